@@ -1,0 +1,132 @@
+"""CelebA's 40 binary face attributes: names, accepted spellings, how often each is present, which exclude one another.
+
+Liu et al., "Deep Learning Face Attributes in the Wild", ICCV 2015. This file imports nothing heavy, so that a misspelt
+attribute is reported before torch is loaded.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+# Share of CelebA's images that have the attribute, in per cent, in the order of CelebA's annotation file.
+RATES = {
+    "5_o_Clock_Shadow": 11.1,
+    "Arched_Eyebrows": 26.7,
+    "Attractive": 51.3,
+    "Bags_Under_Eyes": 20.5,
+    "Bald": 2.2,
+    "Bangs": 15.2,
+    "Big_Lips": 24.1,
+    "Big_Nose": 23.5,
+    "Black_Hair": 23.9,
+    "Blond_Hair": 14.8,
+    "Blurry": 5.1,
+    "Brown_Hair": 20.5,
+    "Bushy_Eyebrows": 14.2,
+    "Chubby": 5.8,
+    "Double_Chin": 4.7,
+    "Eyeglasses": 6.5,
+    "Goatee": 6.3,
+    "Gray_Hair": 4.2,
+    "Heavy_Makeup": 38.7,
+    "High_Cheekbones": 45.5,
+    "Male": 41.7,
+    "Mouth_Slightly_Open": 48.3,
+    "Mustache": 4.2,
+    "Narrow_Eyes": 11.5,
+    "No_Beard": 83.5,
+    "Oval_Face": 28.4,
+    "Pale_Skin": 4.3,
+    "Pointy_Nose": 27.7,
+    "Receding_Hairline": 8.0,
+    "Rosy_Cheeks": 6.6,
+    "Sideburns": 5.7,
+    "Smiling": 48.2,
+    "Straight_Hair": 20.8,
+    "Wavy_Hair": 32.0,
+    "Wearing_Earrings": 18.9,
+    "Wearing_Hat": 4.9,
+    "Wearing_Lipstick": 47.2,
+    "Wearing_Necklace": 12.3,
+    "Wearing_Necktie": 7.3,
+    "Young": 77.4,
+}
+
+CELEBA = tuple(RATES)
+
+# Pairs of which an image has at most one, because they contradict each other or because one hides the other. Whoever
+# steers one attribute of a pair may push the other down: that is entailed, not a side effect.
+EXCLUSIVE = (
+    ("Black_Hair", "Blond_Hair"),
+    ("Black_Hair", "Brown_Hair"),
+    ("Black_Hair", "Gray_Hair"),
+    ("Blond_Hair", "Brown_Hair"),
+    ("Blond_Hair", "Gray_Hair"),
+    ("Brown_Hair", "Gray_Hair"),
+    ("Straight_Hair", "Wavy_Hair"),
+    ("No_Beard", "5_o_Clock_Shadow"),
+    ("No_Beard", "Goatee"),
+    ("No_Beard", "Mustache"),
+    ("No_Beard", "Sideburns"),
+    ("Pale_Skin", "Rosy_Cheeks"),
+    ("Bald", "Bangs"),
+    ("Bald", "Black_Hair"),
+    ("Bald", "Blond_Hair"),
+    ("Bald", "Brown_Hair"),
+    ("Bald", "Gray_Hair"),
+    ("Bald", "Receding_Hairline"),
+    ("Bald", "Straight_Hair"),
+    ("Bald", "Wavy_Hair"),
+    ("Bangs", "Receding_Hairline"),
+    ("Wearing_Hat", "Bald"),
+    ("Wearing_Hat", "Bangs"),
+    ("Wearing_Hat", "Receding_Hairline"),
+)
+
+
+def _key(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+# The tutorial writes the names without underscores, and `Sideburn` for `Sideburns`.
+_SPELLINGS = {_key(name): name for name in CELEBA} | {"sideburn": "Sideburns"}
+
+
+def canonical(name: str) -> str:
+    """CelebA's spelling of an attribute's name, or the name itself where it is none of CelebA's."""
+    return _SPELLINGS.get(_key(str(name)), str(name))
+
+
+def find(name: str, names: Sequence[str], key: str = "target", owner: str = "the classifier") -> int:
+    """The position of an attribute in `names`; case, underscores and the tutorial's spellings do not matter.
+
+    Raises:
+        ValueError: no such attribute; the message names the config `key` and suggests the nearest spelling.
+    """
+    wanted = _key(canonical(name))
+    keys = [_key(canonical(other)) for other in names]
+    if wanted in keys:
+        return keys.index(wanted)
+    nearest = difflib.get_close_matches(wanted, keys, n=1, cutoff=0.6)
+    hint = f"did you mean {names[keys.index(nearest[0])]!r}?" if nearest else f"known are {', '.join(names)}"
+    raise ValueError(f"{key}={name!r} is not an attribute of {owner}; {hint}")
+
+
+def resolve(names: str | Iterable[str], key: str = "classifier.attributes") -> tuple[str, ...]:
+    """The names that a config's `attributes` stands for: `celeba` for CelebA's forty, or the names themselves.
+
+    Raises:
+        ValueError: another word, no names, or a name given twice.
+    """
+    if isinstance(names, str):
+        if names != "celeba":
+            raise ValueError(f"{key}={names!r} must be 'celeba' or a list of names")
+        return CELEBA
+    resolved = tuple(canonical(name) for name in names)
+    if not resolved or len({_key(name) for name in resolved}) < len(resolved):
+        raise ValueError(f"{key}={list(names)} must be a list of one or more different names")
+    return resolved
+
+
+def entailed(name: str) -> frozenset[str]:
+    """The attributes that exclude `name` and therefore change with it (see `EXCLUSIVE`)."""
+    return frozenset(other for pair in EXCLUSIVE if name in pair for other in pair if other != name)
