@@ -1,0 +1,88 @@
+"""What a config must satisfy, checked before torch is loaded and before any long work.
+
+Every message names the value, the constraint and the key.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from zsteer import attributes
+
+EDITS = {"add": 1.0, "remove": -1.0}
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+
+
+def steer(cfg: DictConfig) -> None:
+    """Check the settings of a steering run.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    for key in ("num_steps", "num_images", "show_every"):
+        whole_number(cfg, key, minimum=1)
+    whole_number(cfg, "seed", minimum=0)
+    real_number(cfg, "penalty_weight", minimum=0)
+    real_number(cfg, "step_size", above=0)
+    if cfg.edit not in EDITS:
+        raise ValueError(f"edit={cfg.edit!r} must be one of {', '.join(EDITS)}")
+    if cfg.trainer.devices not in (1, "1"):
+        raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: a steering run uses one device")
+    if cfg.trainer.precision not in PRECISIONS:
+        raise ValueError(f"trainer.precision={cfg.trainer.precision} must be one of {', '.join(PRECISIONS)}")
+    for role in ("generator", "classifier", "judge"):
+        network(cfg, role)
+    names = attributes.resolve(cfg.classifier.attributes)
+    attributes.find(cfg.target, names)
+    if cfg.judge is not None:
+        judged = attributes.resolve(cfg.judge.attributes, "judge.attributes")
+        try:
+            attributes.find(cfg.target, judged, owner="the judge")
+        except ValueError as error:
+            raise ValueError(f"{error}; or switch the judge off with judge=none") from error
+    if not isinstance(cfg.where, Mapping | DictConfig):
+        raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
+    for name, wanted in cfg.where.items():
+        attributes.find(name, names, key="where")
+        if not isinstance(wanted, bool):
+            raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
+    if cfg.noise is not None:
+        existing_file(cfg.noise, "noise")
+
+
+def network(cfg: DictConfig, role: str) -> None:
+    """A network's section has its `network`, and its checkpoint, if any, is there; only the judge can be none."""
+    section = cfg[role]
+    if section is None and role == "judge":
+        return
+    if section is None or OmegaConf.select(section, "network._target_") is None:
+        raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
+    if role != "generator" and section.get("attributes") is None:
+        raise ValueError(f"{role}.attributes is missing; give 'celeba' or the list of names of its outputs")
+    if section.get("checkpoint") is not None:
+        existing_file(section.checkpoint, f"{role}.checkpoint")
+
+
+def existing_file(value: Any, key: str) -> None:
+    """A path to a file."""
+    if not Path(str(value)).is_file():
+        raise FileNotFoundError(f"{key}={value}: no such file")
+
+
+def whole_number(cfg: DictConfig, key: str, minimum: int) -> None:
+    """An integer that is at least `minimum`."""
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{key}={value} must be a whole number, {minimum} or more")
+
+
+def real_number(cfg: DictConfig, key: str, minimum: float | None = None, above: float | None = None) -> None:
+    """A finite number that is at least `minimum` or greater than `above`."""
+    value = OmegaConf.select(cfg, key)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (minimum is not None and value < minimum) or (above is not None and value <= above):
+        bound = f"{minimum} or more" if minimum is not None else f"greater than {above}"
+        raise ValueError(f"{key}={value} must be a finite number, {bound}")

@@ -1,0 +1,221 @@
+"""A steering job: networks and noise from its config, steering, figures, files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from jaxtyping import Float
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from zsteer import attributes, metrics, results
+from zsteer.checkpoints import load_weights
+from zsteer.checks import EDITS
+from zsteer.files import write_json
+from zsteer.metrics import Scored
+from zsteer.networks import frozen
+from zsteer.reference import reference_logits
+from zsteer.run import output_folder
+from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, Rows, steer
+
+MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
+SAMPLE_BATCH = 200
+
+
+@dataclass(frozen=True)
+class NamedClassifier:
+    """A classifier and the names of its logits."""
+
+    network: nn.Module
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The trained networks of a run; without a judge its gain stays unconfirmed."""
+
+    generator: nn.Module
+    classifier: NamedClassifier
+    judge: NamedClassifier | None
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Steer as a checked config says, write the run folder's files, return what `metrics.json` holds.
+
+    Raises:
+        ValueError, FileNotFoundError: a network or the noise does not fit; `NonFiniteScore` keeps the steps before it.
+    """
+    folder = output_folder()
+    torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
+    networks = load_networks(cfg)
+    noise = starting_noise(cfg, networks)
+    method = instantiate(cfg.method)
+    target = attributes.find(cfg.target, networks.classifier.names)
+    rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], cfg.penalty_weight, cfg.step_size)
+    shown = range(0, cfg.num_steps, cfg.show_every)
+    trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS)
+    try:
+        history = steer(networks.generator, networks.classifier.network, noise, rows, method, cfg.num_steps, shown, trainer)
+    except NonFiniteScore as error:
+        if error.history.noise:
+            results.save_history(folder / "history.safetensors", error.history)
+        raise
+    settings = {
+        "target": networks.classifier.names[target],
+        "edit": cfg.edit,
+        "method": method.name,
+        "penalty_weight": float(cfg.penalty_weight),
+        "num_steps": cfg.num_steps,
+        "step_size": float(cfg.step_size),
+        "num_images": len(noise),
+        "seed": cfg.seed,
+    }
+    return report(folder, networks, rows, history, settings)
+
+
+def report(
+    folder: Path, networks: Networks, rows: Rows, history: History, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measure what a job's history shows and write every file of its run folder; return what `metrics.json` holds."""
+    target, sign = settings["target"], EDITS[settings["edit"]]
+    scorers = [scorer for scorer in (networks.classifier, networks.judge) if scorer is not None]
+    references = reference_logits(networks.generator, [scorer.network for scorer in scorers])
+    classifier = Scored(networks.classifier.names, history.logits[0].cpu(), history.logits[-1].cpu(), references[0])
+    judge, captions, effects = None, [], {}
+    if networks.judge is not None:
+        before, after = (_logits(networks.judge, history.images[step]) for step in (0, max(history.images)))
+        judge = Scored(networks.judge.names, before, after, references[1])
+        column = attributes.find(target, judge.names)
+        captions = [
+            f"{b:.2f} → {a:.2f}" for b, a in zip(before[:, column].sigmoid(), after[:, column].sigmoid(), strict=True)
+        ]
+        effects = metrics.side_effects(judge, metrics.others_of(target, judge.names))
+    figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
+    image = results.picture(history, captions)
+    results.save_history(folder / "history.safetensors", history)
+    results.save_picture(folder / "steering.png", image)
+    results.write_events(folder, history, rows, image, settings, figures)
+    write_json(folder / "metrics.json", {**settings, **figures})
+    print(f"{settings['edit']} {target} by {settings['method']}, penalty {settings['penalty_weight']:g}")
+    print(results.table(figures, effects))
+    print(f"  {folder / 'steering.png'}")
+    return {**settings, **figures}
+
+
+def load_networks(cfg: DictConfig) -> Networks:
+    """The generator, classifier and judge of a config, with their weights, tried on two noise vectors.
+
+    Raises:
+        ValueError, FileNotFoundError: weights or sizes do not fit; the message names the config group.
+    """
+    generator = _load(cfg.generator, "generator")
+    if not isinstance(getattr(generator, "z_dim", None), int):
+        raise ValueError(f"generator.network={type(generator).__name__} must have an integer attribute z_dim")
+    images = _try(generator, torch.randn(2, generator.z_dim), "generator", "noise")
+    if images.ndim != 4 or images.shape[:2] != (2, 3):
+        raise ValueError(f"generator.network must map noise [n, z_dim] to images [n, 3, H, W], not {_shape(images)}")
+    classifier = _named_classifier(cfg.classifier, "classifier", images)
+    judge = None if cfg.judge is None else _named_classifier(cfg.judge, "judge", images)
+    return Networks(generator, classifier, judge)
+
+
+def _load(section: DictConfig, role: str) -> nn.Module:
+    network = instantiate(section.network)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{role}.network={section.network._target_} must be a torch.nn.Module")
+    if section.get("checkpoint") is not None:
+        load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
+    return network.eval()
+
+
+def _named_classifier(section: DictConfig, role: str, images: Tensor) -> NamedClassifier:
+    network = _load(section, role)
+    given = section.attributes
+    names = attributes.resolve(given if isinstance(given, str) else OmegaConf.to_container(given), f"{role}.attributes")
+    logits = _try(network, images, role, "the generator's images")
+    if logits.ndim != 2 or logits.shape[1] != len(names):
+        raise ValueError(
+            f"{role}.attributes has {len(names)} names, but {role}.network gives {_shape(logits)} for 2 images;"
+            f" give one name for each of its outputs"
+        )
+    return NamedClassifier(network, names)
+
+
+@torch.no_grad()
+def _try(network: nn.Module, inputs: Tensor, role: str, what: str) -> Tensor:
+    try:
+        return network(inputs)
+    except Exception as error:  # whatever somebody's network may raise, the remedy is theirs
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{role}.network cannot take {what} of shape {_shape(inputs)}: {reason}") from error
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+@torch.no_grad()
+def _logits(scorer: NamedClassifier, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+    return frozen(scorer.network, torch.float32, images.device)(images.float()).cpu()
+
+
+def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_dim"]:
+    """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`."""
+    dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
+    if cfg.noise is not None:
+        return read_noise(Path(cfg.noise), networks.generator.z_dim).to(dtype)
+    random = torch.Generator().manual_seed(cfg.seed)
+    if not cfg.where:
+        return torch.randn(cfg.num_images, networks.generator.z_dim, generator=random).to(dtype)
+    return sample_where(networks, dict(cfg.where), cfg.num_images, random).to(dtype)
+
+
+def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
+    """The tensor `noise` of a safetensors file.
+
+    Raises:
+        ValueError: not such a file, or its tensor is not `[n ≥ 1, z_dim]`, floating and finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            if "noise" not in file.keys():  # noqa: SIM118 (not a dict)
+                raise ValueError(f"noise={path} has no tensor 'noise', only {', '.join(file.keys()) or 'none'}")
+            noise = file.get_tensor("noise")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"noise={path} is not a readable .safetensors file ({error})") from error
+    if noise.ndim != 2 or noise.shape[1] != z_dim or len(noise) == 0:
+        raise ValueError(f"noise={path} has shape {_shape(noise)}; it must be [n, {z_dim}], z_dim being the generator's")
+    if not noise.is_floating_point():
+        raise ValueError(f"noise={path} is {str(noise.dtype).removeprefix('torch.')}; it must be a floating type")
+    if not noise.isfinite().all():
+        raise ValueError(f"noise={path} has NaN or infinite values")
+    return noise
+
+
+@torch.no_grad()
+def sample_where(
+    networks: Networks, where: Mapping[str, bool], num_images: int, random: torch.Generator
+) -> Float[Tensor, "n z_dim"]:
+    """Rejection sampling: standard normal noise whose images the classifier sees as `where` says.
+
+    Raises:
+        ValueError: fewer than `num_images` among 20,000 samples.
+    """
+    generator, classifier = (frozen(net, torch.float32) for net in (networks.generator, networks.classifier.network))
+    columns = [attributes.find(name, networks.classifier.names, key="where") for name in where]
+    wanted = torch.tensor(list(where.values()))
+    accepted: list[Tensor] = []
+    for _ in range(MAX_SAMPLES // SAMPLE_BATCH):
+        noise = torch.randn(SAMPLE_BATCH, networks.generator.z_dim, generator=random)
+        fits = ((classifier(generator(noise))[:, columns] > 0) == wanted).all(dim=1)
+        accepted += noise[fits]
+        if len(accepted) >= num_images:
+            return torch.stack(accepted[:num_images])
+    raise ValueError(
+        f"where={dict(where)} fits only {len(accepted)} of {MAX_SAMPLES} samples, fewer than num_images={num_images};"
+        f" ask for fewer conditions or images"
+    )

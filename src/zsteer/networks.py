@@ -1,0 +1,161 @@
+"""Generators, discriminators and classifiers; and how a trained network is frozen for steering.
+
+A generator maps noise `[n, z_dim]` to images `[n, 3, H, W]` in [-1, 1]; a discriminator maps images to logits `[n]`; a
+classifier maps images to logits `[n, K]`.
+"""
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+LEAKY_SLOPE = 0.2  # of every LeakyReLU here (Radford et al. 2016)
+
+
+class Generator(nn.Module):
+    """The tutorial's generator: five transposed convolutions from noise `[n, z_dim]` to 64×64 images in [-1, 1]."""
+
+    def __init__(self, z_dim: int = 64, im_chan: int = 3, hidden_dim: int = 64):
+        super().__init__()
+        self.z_dim = z_dim
+        h = hidden_dim
+        self.gen = nn.Sequential(
+            self.block(z_dim, 8 * h),
+            self.block(8 * h, 4 * h),
+            self.block(4 * h, 2 * h),
+            self.block(2 * h, h),
+            nn.Sequential(nn.ConvTranspose2d(h, im_chan, kernel_size=4, stride=2), nn.Tanh()),
+        )
+
+    @staticmethod
+    def block(channels_in: int, channels_out: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.ConvTranspose2d(channels_in, channels_out, kernel_size=3, stride=2),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
+        return self.gen(noise[:, :, None, None])
+
+
+class DCGANGenerator(nn.Module):
+    """The standard 64×64 DCGAN generator (Radford et al. 2016), laid out in `main` as PyTorch's example has it."""
+
+    def __init__(self, z_dim: int = 100, im_chan: int = 3, hidden_dim: int = 64):
+        super().__init__()
+        self.z_dim = z_dim
+        widths = [8 * hidden_dim, 4 * hidden_dim, 2 * hidden_dim, hidden_dim]
+        layers = [nn.ConvTranspose2d(z_dim, widths[0], 4, stride=1, padding=0, bias=False)]
+        for width, following in zip(widths, [*widths[1:], im_chan], strict=True):
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [nn.ConvTranspose2d(width, following, 4, stride=2, padding=1, bias=False)]
+        self.main = nn.Sequential(*layers, nn.Tanh())
+
+    def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c 64 64"]:
+        return self.main(noise[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """A DCGAN discriminator of 64×64 images without normalisation; with R1 it stays stable where batch norm collapses."""
+
+    def __init__(self, im_chan: int = 3, hidden_dim: int = 64):
+        super().__init__()
+        widths = [im_chan, hidden_dim, 2 * hidden_dim, 4 * hidden_dim, 8 * hidden_dim]
+        layers: list[nn.Module] = []
+        for channels_in, channels_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)]
+            layers += [nn.LeakyReLU(LEAKY_SLOPE, inplace=True)]
+        self.disc = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, kernel_size=4))
+
+    def forward(self, images: Float[Tensor, "n c 64 64"]) -> Float[Tensor, " n"]:
+        return self.disc(images).flatten()
+
+
+class Classifier(nn.Module):
+    """The tutorial's classifier of 64×64 images: four strided convolutions to logits `[n, n_classes]`."""
+
+    def __init__(self, im_chan: int = 3, n_classes: int = 40, hidden_dim: int = 64):
+        super().__init__()
+        h = hidden_dim
+        self.classifier = nn.Sequential(
+            self.block(im_chan, h, stride=2),
+            self.block(h, 2 * h, stride=2),
+            self.block(2 * h, 4 * h, stride=3),
+            nn.Sequential(nn.Conv2d(4 * h, n_classes, kernel_size=4, stride=2)),
+        )
+
+    @staticmethod
+    def block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, kernel_size=4, stride=stride),
+            nn.BatchNorm2d(channels_out),
+            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+        )
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        return self.classifier(images).flatten(1)
+
+
+class ResidualClassifier(nn.Module):
+    """A small pre-activation-free ResNet (He et al. 2016) with group norm and SiLU.
+
+    The bundled judge: it shares neither layers, normalisation nor activation with the tutorial's classifier, so that what
+    fools the one need not fool the other.
+    """
+
+    def __init__(self, im_chan: int = 3, n_classes: int = 40, hidden_dim: int = 32):
+        super().__init__()
+        h = hidden_dim
+        self.features = nn.Sequential(
+            nn.Conv2d(im_chan, h, kernel_size=3, stride=2, padding=1),
+            ResidualBlock(h, 2 * h),
+            ResidualBlock(2 * h, 4 * h),
+            ResidualBlock(4 * h, 8 * h),
+        )
+        self.head = nn.Linear(8 * h * 4 * 4, n_classes)
+
+    def forward(self, images: Float[Tensor, "n c 64 64"]) -> Float[Tensor, "n k"]:
+        return self.head(self.features(images).flatten(1))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions that halve the resolution, beside a pooled 1×1 shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False),
+            nn.GroupNorm(8, channels_out),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            nn.GroupNorm(8, channels_out),
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels_in, channels_out, 1))
+        self.activation = nn.SiLU()
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
+    """A copy of `network` for inference: eval mode, no gradients for weights, batch norm folded into convolutions.
+
+    Folding is done in float64, so that in float64 the copy equals the original to rounding.
+    """
+    network = copy.deepcopy(network).eval().requires_grad_(False).double()
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold_batch_norm(module)
+    return network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+
+
+def _fold_batch_norm(layers: nn.Sequential) -> None:
+    for i in range(len(layers) - 1):
+        conv, norm = layers[i], layers[i + 1]
+        foldable = isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
+        if foldable and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+            layers[i] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+            layers[i + 1] = nn.Identity()

@@ -1,0 +1,76 @@
+"""How a classifier's logits vary over unsteered samples: the unit in which steering is measured.
+
+The logits of 2,048 samples of a generator are computed once for each pair of networks and kept, under the networks'
+fingerprints: the bundle's in the package, everyone else's in the user's cache folder.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zsteer.checkpoints import fingerprint
+from zsteer.files import whole
+from zsteer.networks import frozen
+
+NUM_SAMPLES = 2048
+SEED = 0
+BATCH_SIZE = 128
+BUNDLED = Path(__file__).parent / "bundle" / "reference"
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/zsteer`, or `~/.cache/zsteer`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsteer" / "reference"
+
+
+def reference_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[Float[Tensor, "samples k"]]:
+    """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
+    names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
+    known = {name: _load(name) for name in names}
+    missing = [i for i, name in enumerate(names) if known[name] is None]
+    if missing:
+        log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
+        computed = compute_logits(generator, [classifiers[i] for i in missing])
+        for i, logits in zip(missing, computed, strict=True):
+            known[names[i]] = logits
+            _save(names[i], logits)
+    return [known[name] for name in names]
+
+
+@torch.no_grad()
+def compute_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[Float[Tensor, "samples k"]]:
+    """The same, computed."""
+    noise = torch.randn(NUM_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(SEED))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
+    batches = []
+    for z in noise.split(BATCH_SIZE):
+        images = generator(z.to(device))
+        batches.append([classifier(images).cpu() for classifier in classifiers])
+    return [torch.cat(logits) for logits in zip(*batches, strict=True)]
+
+
+def _load(name: str) -> Tensor | None:
+    paths = [folder / name for folder in (BUNDLED, cache_folder()) if (folder / name).is_file()]
+    return load_file(paths[0])["logits"] if paths else None
+
+
+def _save(name: str, logits: Tensor) -> None:
+    try:
+        save_logits(cache_folder() / name, logits)
+    except OSError as error:
+        log.warning("the reference logits could not be kept in %s (%s); set XDG_CACHE_HOME", cache_folder(), error)
+
+
+def save_logits(path: Path, logits: Tensor) -> None:
+    """Write reference logits as one whole safetensors file."""
+    with whole(path) as temporary:
+        save_file({"logits": logits.contiguous()}, temporary)
