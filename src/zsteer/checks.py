@@ -53,6 +53,22 @@ def steer(cfg: DictConfig) -> None:
         existing_file(cfg.noise, "noise")
 
 
+def train(cfg: DictConfig, *roles: str) -> None:
+    """Check the settings of a training run and of the networks that it trains.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    for key in ("max_images", "data.batch_size"):
+        whole_number(cfg, key, minimum=1)
+    whole_number(cfg, "seed", minimum=0)
+    real_number(cfg, "checkpoint_minutes", above=0)
+    for role in roles:
+        network(cfg, role)
+    if cfg.ckpt_path is not None:
+        existing_file(cfg.ckpt_path, "ckpt_path")
+
+
 def network(cfg: DictConfig, role: str) -> None:
     """A network's section has its `network`, and its checkpoint, if any, is there; only the judge can be none."""
     section = cfg[role]
@@ -60,7 +76,7 @@ def network(cfg: DictConfig, role: str) -> None:
         return
     if section is None or OmegaConf.select(section, "network._target_") is None:
         raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
-    if role != "generator" and section.get("attributes") is None:
+    if role in ("classifier", "judge") and section.get("attributes") is None:
         raise ValueError(f"{role}.attributes is missing; give 'celeba' or the list of names of its outputs")
     if section.get("checkpoint") is not None:
         existing_file(section.checkpoint, f"{role}.checkpoint")

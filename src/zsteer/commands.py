@@ -13,3 +13,29 @@ def steer(cfg: DictConfig) -> dict:
     from zsteer import jobs
 
     return jobs.run(cfg)
+
+
+@main("train_gan")
+def train_gan(cfg: DictConfig) -> dict:
+    """Train a GAN on faces."""
+    checks.train(cfg, "generator", "discriminator")
+    from zsteer import training
+
+    return training.train_gan(cfg)
+
+
+@main("train_classifier")
+def train_classifier(cfg: DictConfig) -> dict:
+    """Train an attribute classifier, or a judge."""
+    checks.train(cfg, "classifier")
+    from zsteer import training
+
+    return training.train_classifier(cfg)
+
+
+@main("prepare_data")
+def prepare_data(cfg: DictConfig) -> dict:
+    """Convert a data set once into an image store."""
+    from zsteer import data
+
+    return data.run(cfg)

@@ -1,0 +1,50 @@
+"""What a GAN shows while it trains."""
+
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+
+from zsteer.gan import GANModule
+from zsteer.results import grid_of, save_picture
+
+COLUMNS = 8
+
+
+class SampleGrid(Callback):
+    """Samples of the averaged generator from the same noise throughout, as a picture file and in TensorBoard.
+
+    Args:
+        every_images: training images between two grids; one more is drawn at the end.
+        num_samples: images in a grid.
+    """
+
+    def __init__(self, folder: Path, every_images: int, num_samples: int = 64, seed: int = 0):
+        self.folder, self.every_images, self.num_samples, self.seed = folder, every_images, num_samples, seed
+        self.next_at = 0
+
+    def on_train_batch_end(self, trainer: Trainer, module: GANModule, *_) -> None:
+        if module.num_images >= self.next_at:
+            self.next_at = module.num_images - module.num_images % self.every_images + self.every_images
+            self._draw(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: GANModule) -> None:
+        self._draw(trainer, module)
+
+    def _draw(self, trainer: Trainer, module: GANModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        noise = torch.randn(self.num_samples, module.generator.z_dim, generator=torch.Generator().manual_seed(self.seed))
+        grid = grid_of(samples(module, noise.to(module.device)).cpu(), COLUMNS)
+        save_picture(self.folder / "samples.png", grid)
+        trainer.logger.experiment.add_image("samples/ema", grid, module.num_images)
+
+
+@torch.no_grad()
+def samples(module: GANModule, noise: Tensor) -> Tensor:
+    """Images of the averaged generator in eval mode, its own mode left as it was."""
+    was_training = module.ema_generator.training
+    images = module.ema_generator.eval()(noise)
+    module.ema_generator.train(was_training)
+    return images
