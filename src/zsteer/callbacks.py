@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from zsteer.gan import GANModule
@@ -35,10 +36,12 @@ class SampleGrid(Callback):
     def _draw(self, trainer: Trainer, module: GANModule) -> None:
         if not trainer.is_global_zero:
             return
-        noise = torch.randn(self.num_samples, module.generator.z_dim, generator=torch.Generator().manual_seed(self.seed))
+        noise = torch.randn(self.num_samples, module.z_dim, generator=torch.Generator().manual_seed(self.seed))
         grid = grid_of(samples(module, noise.to(module.device)).cpu(), COLUMNS)
         save_picture(self.folder / "samples.png", grid)
-        trainer.logger.experiment.add_image("samples/ema", grid, module.num_images)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples/ema", grid, module.num_images)
 
 
 @torch.no_grad()

@@ -5,20 +5,53 @@ import inspect
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from zsteer import attributes
 from zsteer.files import whole, write_json
 
 StateDict = dict[str, Tensor]
 
+
+@dataclass(frozen=True)
+class NamedClassifier:
+    """A classifier and the names of its logits."""
+
+    network: nn.Module
+    names: tuple[str, ...]
+
+
 # What data-parallel wrappers and torch.compile put before each key.
 _WRAPPERS = ("module.", "_orig_mod.")
+
+
+def load_network(section: DictConfig, role: str) -> nn.Module:
+    """The network of a config group, in eval mode, with the weights of its checkpoint if it names one.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_weights`; or the class is not a network's.
+    """
+    network = instantiate(section.network)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{role}.network={section.network._target_} must be a torch.nn.Module")
+    if section.get("checkpoint") is not None:
+        load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
+    return network.eval()
+
+
+def load_classifier(section: DictConfig, role: str) -> NamedClassifier:
+    """The classifier of a config group and its attributes' names."""
+    names = attributes.resolve(section.attributes, f"{role}.attributes")
+    return NamedClassifier(load_network(section, role), names)
 
 
 def load_weights(network: nn.Module, path: str | Path, key: str | None = None, role: str = "network") -> nn.Module:
@@ -41,7 +74,9 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, r
     return network
 
 
-def save_weights(network: nn.Module, path: str | Path, config: Mapping[str, Any], dtype: torch.dtype | None = None) -> None:
+def save_weights(
+    network: nn.Module, path: str | Path, config: Mapping[str, Any], dtype: torch.dtype | None = None
+) -> None:
     """Write the state dict as safetensors (floating tensors as `dtype`) and `config` beside it as JSON."""
     state = {
         name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
@@ -125,7 +160,7 @@ def _select(content: Mapping[str, Any], expected: set[str], key: str | None, whe
 
 
 def _strip(state: Mapping[str, Tensor], expected: set[str]) -> StateDict:
-    """Take off wrappers' prefixes and, where that is what it takes to fit, the name of the module around the network."""
+    """Take off wrappers' prefixes and, where it takes that to fit, the name of the module around the network."""
     for prefix in _WRAPPERS * 2:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}

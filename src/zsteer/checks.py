@@ -4,7 +4,7 @@ Every message names the value, the constraint and the key.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,10 @@ def steer(cfg: DictConfig) -> None:
     whole_number(cfg, "seed", minimum=0)
     real_number(cfg, "penalty_weight", minimum=0)
     real_number(cfg, "step_size", above=0)
-    if cfg.edit not in EDITS:
-        raise ValueError(f"edit={cfg.edit!r} must be one of {', '.join(EDITS)}")
+    choice(cfg, "edit", tuple(EDITS))
     if cfg.trainer.devices not in (1, "1"):
         raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: a steering run uses one device")
-    if cfg.trainer.precision not in PRECISIONS:
-        raise ValueError(f"trainer.precision={cfg.trainer.precision} must be one of {', '.join(PRECISIONS)}")
+    choice(cfg, "trainer.precision", PRECISIONS)
     for role in ("generator", "classifier", "judge"):
         network(cfg, role)
     names = attributes.resolve(cfg.classifier.attributes)
@@ -46,7 +44,7 @@ def steer(cfg: DictConfig) -> None:
     if not isinstance(cfg.where, Mapping | DictConfig):
         raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
     for name, wanted in cfg.where.items():
-        attributes.find(name, names, key="where")
+        attributes.find(str(name), names, key="where")
         if not isinstance(wanted, bool):
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
     if cfg.noise is not None:
@@ -69,6 +67,22 @@ def train(cfg: DictConfig, *roles: str) -> None:
         existing_file(cfg.ckpt_path, "ckpt_path")
 
 
+def evaluate(cfg: DictConfig) -> None:
+    """Check the settings of an evaluation.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    choice(cfg, "what", ("classifier", "judge", "generator"))
+    choice(cfg, "split", ("train", "val", "test", "all"))
+    whole_number(cfg, "num_images", minimum=1)
+    whole_number(cfg, "seed", minimum=0)
+    for role in ("generator", "judge") if cfg.what == "generator" else (cfg.what,):
+        if cfg[role] is None:
+            raise ValueError(f"{role}=none: what={cfg.what} needs one")
+        network(cfg, role)
+
+
 def network(cfg: DictConfig, role: str) -> None:
     """A network's section has its `network`, and its checkpoint, if any, is there; only the judge can be none."""
     section = cfg[role]
@@ -86,6 +100,13 @@ def existing_file(value: Any, key: str) -> None:
     """A path to a file."""
     if not Path(str(value)).is_file():
         raise FileNotFoundError(f"{key}={value}: no such file")
+
+
+def choice(cfg: DictConfig, key: str, choices: Sequence[str]) -> None:
+    """One of a few words."""
+    value = OmegaConf.select(cfg, key)
+    if value not in choices:
+        raise ValueError(f"{key}={value} must be one of {', '.join(choices)}")
 
 
 def whole_number(cfg: DictConfig, key: str, minimum: int) -> None:

@@ -39,7 +39,7 @@ class AttributeMetrics(nn.Module):
         self.metrics.update(logits.float().sigmoid(), targets.int())
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Each figure by attribute; an attribute that is always or never there has no balanced accuracy worth reading."""
+        """Each figure by attribute."""
         values = {name: value.tolist() for name, value in self.metrics.compute().items()}
         balanced = [(r + s) / 2 for r, s in zip(values["recall"], values["specificity"], strict=True)]
         kept = {"accuracy": values["accuracy"], "balanced_accuracy": balanced}

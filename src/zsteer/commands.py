@@ -39,3 +39,20 @@ def prepare_data(cfg: DictConfig) -> dict:
     from zsteer import data
 
     return data.run(cfg)
+
+
+@main("evaluate")
+def evaluate(cfg: DictConfig) -> dict:
+    """Score a classifier, a judge or a generator."""
+    checks.evaluate(cfg)
+    from zsteer import evaluation
+
+    return evaluation.run(cfg)
+
+
+@main("summarize")
+def summarize(cfg: DictConfig) -> dict:
+    """A sweep's folder into one table and one picture."""
+    from zsteer import sweeps
+
+    return sweeps.run(cfg)

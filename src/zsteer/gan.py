@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 import torch
 from jaxtyping import Float
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from zsteer.losses import bce_discriminator, bce_generator, r1_penalty
+from zsteer.networks import z_dim_of
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -39,6 +41,7 @@ class GANModule(LightningModule):
     ):
         super().__init__()
         self.automatic_optimization = False
+        self.z_dim = z_dim_of(generator)
         self.generator = generator.to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(memory_format=torch.channels_last)
         self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
@@ -61,11 +64,13 @@ class GANModule(LightningModule):
 
     def draw_noise(self, num: int) -> Float[Tensor, "n z_dim"]:
         """Standard normal noise from this rank's own generator."""
-        return torch.randn(num, self.generator.z_dim, device=self.device, generator=self._noise_source)
+        return torch.randn(num, self.z_dim, device=self.device, generator=self._noise_source)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         real_images, _labels = batch
-        optimizer_g, optimizer_d = self.optimizers()
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        optimizer_g, optimizer_d = optimizers
         terms = self._discriminator_step(real_images, optimizer_d) | self._generator_step(len(real_images), optimizer_g)
         self.num_iterations += 1
         self.num_images += len(real_images) * self.trainer.world_size
@@ -73,7 +78,7 @@ class GANModule(LightningModule):
         self.log_dict({f"train/{name}": value for name, value in terms.items()})
         self.log_dict({name: terms[name] for name in ("loss_g", "loss_d")}, prog_bar=True, logger=False)
 
-    def _discriminator_step(self, real_images: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    def _discriminator_step(self, real_images: Tensor, optimizer: LightningOptimizer) -> dict[str, Tensor]:
         with torch.no_grad():
             fake_images = self.generator(self.draw_noise(len(real_images)))
         penalised = self.r1_gamma > 0 and self.num_iterations % self.r1_every == 0
@@ -90,7 +95,7 @@ class GANModule(LightningModule):
         optimizer.step()
         return terms
 
-    def _generator_step(self, num: int, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    def _generator_step(self, num: int, optimizer: LightningOptimizer) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)  # its gradients are not needed here, only those that pass through it
         loss = bce_generator(self.discriminator(self.generator(self.draw_noise(num))))
         optimizer.zero_grad()
@@ -104,8 +109,8 @@ class GANModule(LightningModule):
         """Move the averaged weights towards the generator's; buffers (batch norm's own averages) are copied."""
         half_life = min(self.ema_half_life, self.num_images / 20)
         share = 1 - 0.5 ** (num_images / half_life)
-        averages, weights = list(self.ema_generator.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averages, weights, share)
+        for average, weight in zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(weight, share)
         for average, buffer in zip(self.ema_generator.buffers(), self.generator.buffers(), strict=True):
             average.copy_(buffer)
 

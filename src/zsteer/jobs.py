@@ -8,30 +8,22 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from zsteer import attributes, metrics, results
-from zsteer.checkpoints import load_weights
+from zsteer.checkpoints import NamedClassifier, load_classifier, load_network
 from zsteer.checks import EDITS
 from zsteer.files import write_json
 from zsteer.metrics import Scored
-from zsteer.networks import frozen
+from zsteer.networks import frozen, z_dim_of
 from zsteer.reference import reference_logits
 from zsteer.run import output_folder
 from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, Rows, steer
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
 SAMPLE_BATCH = 200
-
-
-@dataclass(frozen=True)
-class NamedClassifier:
-    """A classifier and the names of its logits."""
-
-    network: nn.Module
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     shown = range(0, cfg.num_steps, cfg.show_every)
     trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS)
     try:
-        history = steer(networks.generator, networks.classifier.network, noise, rows, method, cfg.num_steps, shown, trainer)
+        history = steer(
+            networks.generator, networks.classifier.network, noise, rows, method, cfg.num_steps, shown, trainer
+        )
     except NonFiniteScore as error:
         if error.history.noise:
             results.save_history(folder / "history.safetensors", error.history)
@@ -112,37 +106,24 @@ def load_networks(cfg: DictConfig) -> Networks:
     Raises:
         ValueError, FileNotFoundError: weights or sizes do not fit; the message names the config group.
     """
-    generator = _load(cfg.generator, "generator")
-    if not isinstance(getattr(generator, "z_dim", None), int):
-        raise ValueError(f"generator.network={type(generator).__name__} must have an integer attribute z_dim")
-    images = _try(generator, torch.randn(2, generator.z_dim), "generator", "noise")
+    generator = load_network(cfg.generator, "generator")
+    images = _try(generator, torch.randn(2, z_dim_of(generator)), "generator", "noise")
     if images.ndim != 4 or images.shape[:2] != (2, 3):
         raise ValueError(f"generator.network must map noise [n, z_dim] to images [n, 3, H, W], not {_shape(images)}")
-    classifier = _named_classifier(cfg.classifier, "classifier", images)
-    judge = None if cfg.judge is None else _named_classifier(cfg.judge, "judge", images)
+    classifier = _tried_classifier(cfg.classifier, "classifier", images)
+    judge = None if cfg.judge is None else _tried_classifier(cfg.judge, "judge", images)
     return Networks(generator, classifier, judge)
 
 
-def _load(section: DictConfig, role: str) -> nn.Module:
-    network = instantiate(section.network)
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"{role}.network={section.network._target_} must be a torch.nn.Module")
-    if section.get("checkpoint") is not None:
-        load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
-    return network.eval()
-
-
-def _named_classifier(section: DictConfig, role: str, images: Tensor) -> NamedClassifier:
-    network = _load(section, role)
-    given = section.attributes
-    names = attributes.resolve(given if isinstance(given, str) else OmegaConf.to_container(given), f"{role}.attributes")
-    logits = _try(network, images, role, "the generator's images")
-    if logits.ndim != 2 or logits.shape[1] != len(names):
+def _tried_classifier(section: DictConfig, role: str, images: Tensor) -> NamedClassifier:
+    classifier = load_classifier(section, role)
+    logits = _try(classifier.network, images, role, "the generator's images")
+    if logits.ndim != 2 or logits.shape[1] != len(classifier.names):
         raise ValueError(
-            f"{role}.attributes has {len(names)} names, but {role}.network gives {_shape(logits)} for 2 images;"
-            f" give one name for each of its outputs"
+            f"{role}.attributes has {len(classifier.names)} names, but {role}.network gives {_shape(logits)} for"
+            f" 2 images; give one name for each of its outputs"
         )
-    return NamedClassifier(network, names)
+    return classifier
 
 
 @torch.no_grad()
@@ -167,10 +148,10 @@ def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_di
     """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`."""
     dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
     if cfg.noise is not None:
-        return read_noise(Path(cfg.noise), networks.generator.z_dim).to(dtype)
+        return read_noise(Path(cfg.noise), z_dim_of(networks.generator)).to(dtype)
     random = torch.Generator().manual_seed(cfg.seed)
     if not cfg.where:
-        return torch.randn(cfg.num_images, networks.generator.z_dim, generator=random).to(dtype)
+        return torch.randn(cfg.num_images, z_dim_of(networks.generator), generator=random).to(dtype)
     return sample_where(networks, dict(cfg.where), cfg.num_images, random).to(dtype)
 
 
@@ -188,7 +169,9 @@ def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"noise={path} is not a readable .safetensors file ({error})") from error
     if noise.ndim != 2 or noise.shape[1] != z_dim or len(noise) == 0:
-        raise ValueError(f"noise={path} has shape {_shape(noise)}; it must be [n, {z_dim}], z_dim being the generator's")
+        raise ValueError(
+            f"noise={path} has shape {_shape(noise)}; it must be [n, {z_dim}], z_dim being the generator's"
+        )
     if not noise.is_floating_point():
         raise ValueError(f"noise={path} is {str(noise.dtype).removeprefix('torch.')}; it must be a floating type")
     if not noise.isfinite().all():
@@ -210,7 +193,7 @@ def sample_where(
     wanted = torch.tensor(list(where.values()))
     accepted: list[Tensor] = []
     for _ in range(MAX_SAMPLES // SAMPLE_BATCH):
-        noise = torch.randn(SAMPLE_BATCH, networks.generator.z_dim, generator=random)
+        noise = torch.randn(SAMPLE_BATCH, z_dim_of(networks.generator), generator=random)
         fits = ((classifier(generator(noise))[:, columns] > 0) == wanted).all(dim=1)
         accepted += noise[fits]
         if len(accepted) >= num_images:

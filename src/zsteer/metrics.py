@@ -38,7 +38,7 @@ def gain(scored: Scored, target: str, sign: float) -> float:
 
 
 def agreement(classifier: Scored, judge: Scored, target: str) -> float:
-    """ρ: Pearson's correlation of two classifiers' target logits over the same unsteered samples; 0 if one is constant."""
+    """ρ: the correlation of two classifiers' target logits over the same unsteered samples; 0 if one is constant."""
     columns = [scored.reference[:, attributes.find(target, scored.names)] for scored in (classifier, judge)]
     return torch.nan_to_num(torch.corrcoef(torch.stack(columns).double())[0, 1], nan=0.0).item()
 

@@ -5,6 +5,7 @@ classifier maps images to logits `[n, K]`.
 """
 
 import copy
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,7 @@ class DCGANGenerator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A DCGAN discriminator of 64×64 images without normalisation; with R1 it stays stable where batch norm collapses."""
+    """A DCGAN discriminator of 64×64 images, without normalisation: with R1 it is stable where batch norm collapses."""
 
     def __init__(self, im_chan: int = 3, hidden_dim: int = 64):
         super().__init__()
@@ -100,10 +101,10 @@ class Classifier(nn.Module):
 
 
 class ResidualClassifier(nn.Module):
-    """A small pre-activation-free ResNet (He et al. 2016) with group norm and SiLU.
+    """A small ResNet (He et al. 2016) with group norm (Wu & He 2018) and SiLU.
 
-    The bundled judge: it shares neither layers, normalisation nor activation with the tutorial's classifier, so that what
-    fools the one need not fool the other.
+    The bundled judge: it shares neither layers, normalisation nor activation with the tutorial's classifier, so that
+    what fools the one need not fool the other.
     """
 
     def __init__(self, im_chan: int = 3, n_classes: int = 40, hidden_dim: int = 32):
@@ -140,6 +141,18 @@ class ResidualBlock(nn.Module):
         return self.activation(self.body(x) + self.shortcut(x))
 
 
+def z_dim_of(generator: Any) -> int:
+    """The length of the noise vectors that a generator takes.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    z_dim = getattr(generator, "z_dim", None)
+    if not isinstance(z_dim, int):
+        raise ValueError(f"generator.network={type(generator).__name__} must have an integer attribute z_dim")
+    return z_dim
+
+
 def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
     """A copy of `network` for inference: eval mode, no gradients for weights, batch norm folded into convolutions.
 
@@ -149,13 +162,14 @@ def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = 
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)
-    return network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    return network.to(device, dtype).to(memory_format=torch.channels_last)
 
 
 def _fold_batch_norm(layers: nn.Sequential) -> None:
     for i in range(len(layers) - 1):
         conv, norm = layers[i], layers[i + 1]
-        foldable = isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
-        if foldable and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+            continue
+        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
             layers[i] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             layers[i + 1] = nn.Identity()

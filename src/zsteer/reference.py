@@ -6,7 +6,7 @@ fingerprints: the bundle's in the package, everyone else's in the user's cache f
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zsteer.checkpoints import fingerprint
 from zsteer.files import whole
-from zsteer.networks import frozen
+from zsteer.networks import frozen, z_dim_of
 
 NUM_SAMPLES = 2048
 SEED = 0
@@ -34,21 +34,20 @@ def cache_folder() -> Path:
 def reference_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[Float[Tensor, "samples k"]]:
     """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
     names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
-    known = {name: _load(name) for name in names}
-    missing = [i for i, name in enumerate(names) if known[name] is None]
+    missing = [i for i, name in enumerate(names) if not _path(name).is_file()]
+    computed: dict[str, Tensor] = {}
     if missing:
         log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
-        computed = compute_logits(generator, [classifiers[i] for i in missing])
-        for i, logits in zip(missing, computed, strict=True):
-            known[names[i]] = logits
-            _save(names[i], logits)
-    return [known[name] for name in names]
+        logits = compute_logits(generator, [classifiers[i] for i in missing])
+        computed = dict(zip((names[i] for i in missing), logits, strict=True))
+        _keep(computed)
+    return [computed[name] if name in computed else _load(name) for name in names]
 
 
 @torch.no_grad()
 def compute_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[Float[Tensor, "samples k"]]:
     """The same, computed."""
-    noise = torch.randn(NUM_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(SEED))
+    noise = torch.randn(NUM_SAMPLES, z_dim_of(generator), generator=torch.Generator().manual_seed(SEED))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
     batches = []
@@ -58,14 +57,18 @@ def compute_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> li
     return [torch.cat(logits) for logits in zip(*batches, strict=True)]
 
 
-def _load(name: str) -> Tensor | None:
-    paths = [folder / name for folder in (BUNDLED, cache_folder()) if (folder / name).is_file()]
-    return load_file(paths[0])["logits"] if paths else None
+def _path(name: str) -> Path:
+    return BUNDLED / name if (BUNDLED / name).is_file() else cache_folder() / name
 
 
-def _save(name: str, logits: Tensor) -> None:
+def _load(name: str) -> Tensor:
+    return load_file(_path(name))["logits"]
+
+
+def _keep(computed: Mapping[str, Tensor]) -> None:
     try:
-        save_logits(cache_folder() / name, logits)
+        for name, logits in computed.items():
+            save_logits(cache_folder() / name, logits)
     except OSError as error:
         log.warning("the reference logits could not be kept in %s (%s); set XDG_CACHE_HOME", cache_folder(), error)
 

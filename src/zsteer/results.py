@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.loggers import TensorBoardLogger
 from safetensors.torch import save_file
@@ -20,7 +20,7 @@ FOOTER_HEIGHT = 16
 
 
 def save_history(path: Path, history: History) -> None:
-    """`noise` `[steps+1, n, z_dim]`, `logits` `[steps+1, n, K]` and `score` `[steps]`, whatever was recorded of them."""
+    """Write `noise` `[steps+1, n, z_dim]`, `logits` `[steps+1, n, K]` and `score` `[steps]`, as far as recorded."""
     tensors = {
         "noise": torch.stack(history.noise),
         "logits": torch.stack(history.logits),

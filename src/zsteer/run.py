@@ -4,13 +4,16 @@ Nothing here imports torch, so that `--help` and config errors come at once.
 """
 
 import functools
+import json
 import os
 import re
 import secrets
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -32,7 +36,7 @@ USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, Keyb
 
 
 def slug(words: Sequence[str] | str, longest: int = 80) -> str:
-    """Words as one file name: letters, digits, `.`, `_` and `-` (no `=` or `,`, which overrides and globs trip over)."""
+    """Words as one file name of letters, digits, `.`, `_` and `-`: overrides and globs trip over `=` and `,`."""
     text = words if isinstance(words, str) else "_".join(str(word) for word in words)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-_.")[:longest]
 
@@ -58,60 +62,87 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
         return hydra.compose(config_name, list(overrides))
 
 
+@dataclass
+class Session:
+    """What one call of a command ran: the sweep's folder, if it was one, and a line for each failure."""
+
+    sweep: Path | None = None
+    failures: list[str] = field(default_factory=list)
+
+
 def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a function of a config into a command: Hydra's, with our errors and a `status.json` in each run folder."""
+    """Make a function of a config into a command: Hydra's, with our errors and a `status.json` in each run folder.
+
+    What a user can put right ends in one line per failure and exit code 1; a sweep is summarized whatever became of its
+    jobs. `HYDRA_FULL_ERROR=1` shows tracebacks.
+    """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(task)
         def command() -> None:
-            failures: list[str] = []
-            job = functools.partial(_job, task, failures)
+            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # Lightning's, on torch 2.14 and later
+            session = Session()
+            job = functools.partial(run_job, task, session)
             functools.update_wrapper(job, task)
             wrapped = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                wrapped()
-                return
+            verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
             try:
                 with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra then leaves its errors to us
                     wrapped()
             except USER_ERRORS as error:
-                for line in failures or [describe(error)]:
+                if verbose:
+                    raise
+                for line in session.failures or [describe(error)]:
                     print(f"error: {line}", file=sys.stderr)
                 sys.exit(1)
+            finally:
+                if session.sweep is not None:
+                    _summarize(session.sweep)
 
         return command
 
     return decorate
 
 
-def _job(task: Callable[[DictConfig], Any], failures: list[str], cfg: DictConfig) -> Any:
+def run_job(task: Callable[[DictConfig], Any], session: Session, cfg: DictConfig) -> Any:
+    """Run one job, its `status.json` saying how it stands; a failure is recorded and passed on.
+
+    Raises:
+        ValueError: the folder already holds a completed run.
+    """
     folder = output_folder()
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    if swept:
+        session.sweep = Path(HydraConfig.get().sweep.dir)
+    status = folder / "status.json"
+    if status.is_file() and json.loads(status.read_text())["state"] == "completed":
+        raise ValueError(f"hydra.run.dir={folder} already holds a completed run; name another folder")
     started = time.monotonic()
-    _refuse_completed(folder)
 
-    def status(state: str, **more: Any) -> None:
-        write_json(folder / "status.json", {"state": state, **more, "seconds": round(time.monotonic() - started, 3)})
+    def say(state: str, **more: str) -> None:
+        write_json(status, {"state": state, **more, "seconds": round(time.monotonic() - started, 3)})
 
-    status("running")
+    say("running")
     try:
         result = task(cfg)
     except BaseException as error:
-        failures.append(f"{describe(error)} [{folder.name}]" if HydraConfig.get().mode.name == "MULTIRUN" else describe(error))
-        status("failed", error=describe(error), traceback=traceback.format_exc())
+        session.failures.append(f"{folder.name}: {describe(error)}" if swept else describe(error))
+        say("failed", error=describe(error), traceback=traceback.format_exc())
         raise
-    status("completed")
+    say("completed")
     return result
+
+
+def _summarize(folder: Path) -> None:
+    from zsteer import sweeps  # draws a picture, which a single run need not wait for
+
+    counts = sweeps.summarize(folder)
+    print(", ".join(f"{number} {state}" for state, number in counts.items()) + f": {folder / 'sweep.csv'}")
 
 
 def output_folder() -> Path:
     """The folder of the run that is under way."""
     return Path(HydraConfig.get().runtime.output_dir)
-
-
-def _refuse_completed(folder: Path) -> None:
-    status = folder / "status.json"
-    if status.is_file() and '"completed"' in status.read_text():
-        raise ValueError(f"hydra.run.dir={folder} already holds a completed run; name another folder")
 
 
 def describe(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Move noise so that one attribute of the generated images changes: the LightningModule, its rows and its methods.
 
-A row is one noise vector with its own target, edit, penalty weight, step size and job. One run is one job of a few rows;
-a batch of many jobs is the same module with more rows.
+A row is one noise vector with its own target, edit, penalty weight, step size and job. One run is one job of a few
+rows; a batch of many jobs is the same module with more rows.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from jaxtyping import Float, Int
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from zsteer.losses import steering_score
 from zsteer.networks import frozen
@@ -191,7 +191,9 @@ class LatentSteering(LightningModule):
         self.history.scores.append(scores.detach())
         self.noise.grad = -self.method.gradient(scores, self.noise, rows)
         before = self.noise.detach().clone()
-        self.optimizers().step()
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.step()
         # The optimizer's learning rate is 1; each row takes its own step size of what the optimizer would do.
         moved = before + rows.step_size[:, None] * (self.noise.detach() - before)
         self.noise.data = self.method.retract(moved, self.history.noise[0])
@@ -217,11 +219,12 @@ class LatentSteering(LightningModule):
         broken = (~scores.isfinite()).nonzero().flatten().tolist()
         if broken:
             raise NonFiniteScore(
-                f"scores are not finite at step {step} in rows {broken}; lower step_size or penalty_weight", self.history
+                f"scores are not finite at step {step} in rows {broken}; lower step_size or penalty_weight",
+                self.history,
             )
 
 
-# What a Trainer needs to know for steering: one epoch whose batches are the steps; nothing to save, no logger of its own.
+# What a Trainer needs to know for steering: one epoch whose batches are the steps; nothing to save or to log.
 TRAINER_SETTINGS = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
 
 
@@ -242,5 +245,5 @@ def steer(
     """
     trainer = trainer or Trainer(devices=1, **TRAINER_SETTINGS)
     module = LatentSteering(generator, classifier, noise, rows, method, show_steps)
-    trainer.fit(module, DataLoader(range(num_steps), batch_size=None))
+    trainer.fit(module, range(num_steps))
     return module.history

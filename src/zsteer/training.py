@@ -13,10 +13,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from zsteer.callbacks import SampleGrid
-from zsteer.checkpoints import load_weights, save_weights
-from zsteer.classifier import ClassifierModule, means
+from zsteer.checkpoints import load_network, save_weights
+from zsteer.classifier import means
 from zsteer.files import write_json
-from zsteer.gan import GANModule
 from zsteer.run import output_folder
 
 
@@ -25,8 +24,8 @@ def train_gan(cfg: DictConfig) -> dict[str, Any]:
     folder = output_folder()
     seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)
-    generator, discriminator = network_of(cfg.generator, "generator"), network_of(cfg.discriminator, "discriminator")
-    module = instantiate(cfg.gan, generator=generator, discriminator=discriminator, seed=cfg.seed)
+    networks = {role: load_network(cfg[role], role).train() for role in ("generator", "discriminator")}
+    module = instantiate(cfg.gan, **networks, seed=cfg.seed)
     trainer = trainer_of(cfg, folder, SampleGrid(folder, cfg.samples_every))
     fit(trainer, module, data, cfg, folder)
     figures = {"num_images": module.num_images}
@@ -35,11 +34,11 @@ def train_gan(cfg: DictConfig) -> dict[str, Any]:
 
 
 def train_classifier(cfg: DictConfig) -> dict[str, Any]:
-    """Train an attribute classifier; the run folder gets `classifier.safetensors`, `metrics.json`, events, checkpoints."""
+    """Train an attribute classifier; the run folder gets its weights, `metrics.json`, events and checkpoints."""
     folder = output_folder()
     seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)
-    network = network_of(cfg.classifier, "classifier")
+    network = load_network(cfg.classifier, "classifier").train()
     module = instantiate(cfg.training, network=network, names=data.names)
     trainer = trainer_of(cfg, folder)
     fit(trainer, module, data, cfg, folder)
@@ -47,14 +46,6 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
     figures = {"num_images": cfg.max_images, **{f"test_{name}": value for name, value in means(module.figures).items()}}
     export(folder, "classifier", module.network, cfg, {**figures, "attributes": module.figures})
     return figures
-
-
-def network_of(section: DictConfig, role: str) -> nn.Module:
-    """The network of a config group, with the weights of its checkpoint if it names one."""
-    network = instantiate(section.network)
-    if section.get("checkpoint") is None:
-        return network
-    return load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
 
 
 def trainer_of(cfg: DictConfig, folder: Path, *callbacks: Callback) -> Trainer:

@@ -1,0 +1,51 @@
+# On a fresh clone every target first builds .venv; `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format typecheck bench bundle clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+
+install: $(INSTALLED) ## build .venv with everything that zsteer and its tests need
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## steer eight faces to a smile, with and without the penalty
+	$(BIN)/python scripts/steer.py
+	$(BIN)/python scripts/steer.py penalty_weight=0
+	@echo "Pictures:    outputs/steer/*/steering.png"
+	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=0"
+
+test: $(INSTALLED) ## run the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(INSTALLED) ## check types
+	$(BIN)/basedpyright
+
+bench: $(INSTALLED) ## compare speeds, each with its alternative in the same process
+	$(BIN)/python benchmarks/steering.py
+
+bundle: $(INSTALLED) ## train the bundled networks again (about two hours on two cores)
+	$(BIN)/python scripts/train_gan.py experiment=bundle_generator
+	$(BIN)/python scripts/train_classifier.py experiment=bundle_classifier
+	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge
+	$(BIN)/python -m zsteer.bundle outputs/bundle
+
+clean: ## remove what make built
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache

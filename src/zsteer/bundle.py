@@ -1,0 +1,48 @@
+"""Put trained networks into the package: `python -m zsteer.bundle outputs/bundle`, the last step of `make bundle`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+from torch import nn
+
+from zsteer.checkpoints import fingerprint, load_network, save_weights
+from zsteer.reference import BUNDLED, compute_logits, save_logits
+
+FOLDER = BUNDLED.parent
+# Where each network's training run keeps its weights, and the config group that described it.
+SOURCES = {
+    "generator": ("generator/generator.safetensors", "generator"),
+    "classifier": ("classifier/classifier.safetensors", "classifier"),
+    "judge": ("judge/classifier.safetensors", "classifier"),
+}
+
+
+def bundle(trained: Path) -> None:
+    """Write float16 weights, each with its training's config and figures, and the reference logits of the pairs."""
+    networks = {name: _pack(name, trained / path, group) for name, (path, group) in SOURCES.items()}
+    for stale in BUNDLED.glob("*.safetensors"):
+        stale.unlink()
+    scorers = [networks["classifier"], networks["judge"]]
+    for scorer, logits in zip(scorers, compute_logits(networks["generator"], scorers), strict=True):
+        save_logits(BUNDLED / f"{fingerprint(networks['generator'])}-{fingerprint(scorer)}.safetensors", logits)
+
+
+def _pack(name: str, source: Path, group: str) -> nn.Module:
+    """Write one network's half-precision weights, and return the network as users will load it."""
+    about = json.loads(source.with_suffix(".json").read_text())
+    target = FOLDER / f"{name}.safetensors"
+    section = OmegaConf.create(about["config"][group])
+    assert isinstance(section, DictConfig)
+    section.checkpoint = str(source)
+    save_weights(load_network(section, group), target, about, torch.float16)
+    section.checkpoint = str(target)
+    print(f"{target}: {sum(tensor.numel() for tensor in load_file(target).values()):,} numbers")
+    return load_network(section, group)
+
+
+if __name__ == "__main__":
+    bundle(Path(sys.argv[1]))

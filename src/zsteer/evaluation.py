@@ -1,0 +1,87 @@
+"""Score networks: a classifier on labelled images, a generator by the attributes that a judge sees in its samples."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from zsteer.checkpoints import load_classifier, load_network
+from zsteer.classifier import AttributeMetrics, means
+from zsteer.data import FaceData, scale
+from zsteer.files import whole, write_json
+from zsteer.networks import frozen, z_dim_of
+from zsteer.run import output_folder
+
+BATCH_SIZE = 256
+
+Table = dict[str, dict[str, float]]  # figure → attribute → value
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Evaluate what a config names; write `metrics.json` (means) and `attributes.csv`, and print both."""
+    folder = output_folder()
+    data = instantiate(cfg.data, attributes=None)
+    if cfg.what == "generator":
+        table = generator_rates(cfg, data)
+        ratios = table["ratio"].values()
+        figures: dict[str, Any] = {"num_within_factor_1.5": sum(1 / 1.5 <= ratio <= 1.5 for ratio in ratios)}
+    else:
+        table = classifier_figures(cfg, data)
+        figures = means(table)
+    write_table(folder / "attributes.csv", table)
+    figures = {"what": cfg.what, "split": cfg.split, **figures}
+    write_json(folder / "metrics.json", figures)
+    print((folder / "attributes.csv").read_text(), *(f"{name}: {value}\n" for name, value in figures.items()), sep="")
+    return figures
+
+
+@torch.no_grad()
+def classifier_figures(cfg: DictConfig, data: FaceData) -> Table:
+    """Accuracy, balanced accuracy, average precision and base rate of each attribute that the data label."""
+    classifier = load_classifier(cfg[cfg.what], cfg.what)
+    network = frozen(classifier.network, torch.float32, device())
+    shared = [name for name in data.names if name in classifier.names]
+    if not shared:
+        raise ValueError(f"{cfg.what}.attributes and the data's targets have no name in common")
+    seen, labelled = ([names.index(name) for name in shared] for names in (classifier.names, data.names))
+    metrics, present, count = AttributeMetrics(shared), torch.zeros(len(shared)), 0
+    for images, targets in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc=f"Scoring the {cfg.what}"):
+        metrics.update(network(scale(images.to(device()))).cpu()[:, seen], targets[:, labelled])
+        present, count = present + targets[:, labelled].sum(dim=0), count + len(images)
+    return {**metrics.compute(), "rate": dict(zip(shared, (present / count).tolist(), strict=True))}
+
+
+@torch.no_grad()
+def generator_rates(cfg: DictConfig, data: FaceData) -> Table:
+    """How often the judge sees each attribute in the generator's samples and in the data, and their ratio."""
+    judge = load_classifier(cfg.judge, "judge")
+    network = frozen(judge.network, torch.float32, device())
+    generator = frozen(load_network(cfg.generator, "generator"), torch.float32, device())
+    noise = torch.randn(cfg.num_images, z_dim_of(generator), generator=torch.Generator().manual_seed(cfg.seed))
+    sampled = [network(generator(z.to(device()))) > 0 for z in tqdm(noise.split(BATCH_SIZE), desc="Sampling")]
+    real = [
+        network(scale(images.to(device()))) > 0
+        for images, _ in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc="Scoring the data")
+    ]
+    rates = [torch.cat(states).double().mean(dim=0) for states in (sampled, real)]
+    ratio = rates[0] / rates[1].clamp_min(torch.finfo(torch.float64).tiny)
+    columns = {"rate_generated": rates[0], "rate_data": rates[1], "ratio": ratio}
+    return {figure: dict(zip(judge.names, values.tolist(), strict=True)) for figure, values in columns.items()}
+
+
+def device() -> str:
+    """Where to evaluate."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def write_table(path: Path, table: Table) -> None:
+    """One row per attribute, one column per figure."""
+    names = list(next(iter(table.values())))
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["attribute", *table])
+        writer.writerows([name, *(f"{column[name]:.4f}" for column in table.values())] for name in names)
