@@ -1,0 +1,395 @@
+"""Images and targets for training, from one kind of store on disk; the only place that scales images to [-1, 1].
+
+A store holds uint8 images and float targets with names. Procedural faces, CelebA and anybody's own images become such
+a store once; from then on a batch is one read from a memory map.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from omegaconf import DictConfig
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from zsteer.attributes import CELEBA, find, resolve
+from zsteer.celeba import celeba_store
+from zsteer.store import SPLITS, TEST, TRAIN, VAL, ImageStore, build_store, check_count
+
+FOLDS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+CORRELATIONS = ("celeba", "none")
+
+# Each split of the procedural faces has its own range of indices, so that the test faces stay the same whatever the
+# number of training faces.
+_SPLIT_STRIDE = 10_000_000
+
+
+def procedural_store(
+    root: str | os.PathLike,
+    num_train: int,
+    num_val: int,
+    num_test: int,
+    seed: int = 0,
+    correlation: str = "celeba",
+) -> ImageStore:
+    """Procedural faces with CelebA's 40 attributes and the continuous factors as targets, rendered once.
+
+    The folder's name carries a hash of the settings and of the renderer, so that a change of either renders anew.
+
+    Raises:
+        ValueError: a number out of range, or an unknown correlation.
+    """
+    from zsteer import procedural  # here, so that training on CelebA does not need the renderer
+
+    counts = _check_procedural(num_train, num_val, num_test, seed, correlation)
+    source = hashlib.sha256(Path(procedural.__file__).read_bytes()).hexdigest()
+    made = {"counts": counts, "seed": seed, "correlation": correlation, "renderer": source[:16]}
+    name = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:8]
+    splits = np.repeat(np.arange(3), counts)
+    offsets = _SPLIT_STRIDE * np.arange(3) - np.cumsum([0, *counts[:-1]])
+
+    def fill(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        drawn = procedural.draw(torch.from_numpy(indices + offsets[splits[indices]]), seed, correlation)
+        images, attributes, factors = map(np.asarray, drawn)
+        return images, np.concatenate([attributes, factors], axis=1)
+
+    return build_store(
+        Path(root) / f"procedural-{name}",
+        fill,
+        splits,
+        CELEBA + tuple(procedural.FACTORS),
+        protocol="procedural64-uint8",
+        made=made,
+        title="Rendering faces",
+    )
+
+
+def _check_procedural(num_train: int, num_val: int, num_test: int, seed: int, correlation: str) -> list[int]:
+    for key, value in (("num_train", num_train), ("num_val", num_val), ("num_test", num_test)):
+        check_count(f"data.{key}", value, 1, _SPLIT_STRIDE)
+    check_count("data.faces_seed", seed, 0)
+    if correlation not in CORRELATIONS:
+        raise ValueError(f"data.correlation={correlation!r} must be one of {', '.join(CORRELATIONS)}")
+    return [num_train, num_val, num_test]
+
+
+def generator(*key: int) -> torch.Generator:
+    """A generator on the CPU that is a function of some non-negative numbers."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+@lru_cache(maxsize=4)
+def permutation(count: int, seed: int, number: int) -> np.ndarray:
+    """The order [count] of the stream's pass `number` over `count` images."""
+    return torch.randperm(count, generator=generator(seed, number)).numpy()
+
+
+class TrainingStream(Sampler[np.ndarray]):
+    """Index arrays of the training batches: one permutation after another, cut into batches without dropping anything.
+
+    Batch i is the positions [i B, (i + 1) B) of that stream, whatever the number of processes; rank r of w takes the
+    r-th of its w equal parts. So it depends on nothing but (seed, i, r, w), and `start` continues a stream anywhere.
+
+    Raises:
+        ValueError: the batch cannot be shared equally among the processes.
+    """
+
+    def __init__(
+        self,
+        indices: np.ndarray,
+        batch_size: int,
+        num_batches: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ):
+        if batch_size % world_size:
+            raise ValueError(
+                f"data.batch_size={batch_size} must be a multiple of the number of processes, {world_size}: it is the "
+                "size of the whole batch that they share"
+            )
+        self.indices, self.batch_size, self.num_batches, self.seed = indices, batch_size, num_batches, seed
+        self.rank, self.world_size, self.start = rank, world_size, start
+
+    def __len__(self) -> int:
+        return self.num_batches  # with those before `start`: Lightning, resuming, counts them as fetched
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.batch, range(self.start, self.num_batches))
+
+    def batch(self, iteration: int) -> np.ndarray:
+        """This rank's indices [batch_size / world_size] of one batch."""
+        share = self.batch_size // self.world_size
+        first = iteration * self.batch_size + self.rank * share
+        passes, positions = np.divmod(np.arange(first, first + share), len(self.indices))
+        orders = [permutation(len(self.indices), self.seed, int(p))[positions[passes == p]] for p in np.unique(passes)]
+        return self.indices[np.concatenate(orders)]
+
+
+class SequentialBatches(Sampler[np.ndarray]):
+    """Index arrays of contiguous batches: each image once, on one rank.
+
+    Every rank has the same number of batches, of sizes that differ by one at most, because data-parallel modules
+    synchronise at each batch.
+
+    Raises:
+        ValueError: fewer images than ranks.
+    """
+
+    def __init__(self, indices: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1):
+        if len(indices) < world_size:
+            raise ValueError(f"{len(indices)} images cannot be shared by {world_size} processes; use fewer devices")
+        largest = -(-len(indices) // world_size)
+        per_rank = max(2, batch_size // world_size)  # 2, or a rank with one image fewer would have an empty batch
+        own = np.array_split(indices, world_size)[rank]
+        self.batches = np.array_split(own, -(-largest // per_rank))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.batches)
+
+
+class Batches(Dataset):
+    """Whole batches of a store: an index array [m] gives uint8 images [m, 3, h, w] and float targets [m, K]."""
+
+    def __init__(self, store: ImageStore, columns: Sequence[int]):
+        self.store = store
+        self.targets = np.ascontiguousarray(store.targets[:, list(columns)])
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(self.store.images[indices]), torch.from_numpy(self.targets[indices])
+
+
+def scale(images: UInt8[Tensor, "n c h w"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "n c h w"]:
+    """Map 0 … 255 to [-1, 1] as x / 127.5 - 1, in channels-last memory."""
+    images = images.to(torch.float32, memory_format=torch.channels_last)
+    return images.div_(127.5).sub_(1).to(dtype)
+
+
+def mirrored(images: Float[Tensor, "n c h w"], which: Bool[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    """Mirror the chosen images left to right."""
+    return torch.where(which[:, None, None, None], images.flip(-1), images)
+
+
+class FaceData(LightningDataModule):
+    """Batches of images in [-1, 1], [n, 3, h, w], and targets [n, K], from a store; to be used with
+    `Trainer(use_distributed_sampler=False)`.
+
+    The training loader is a stream of `num_batches` batches over as many passes as that takes; one epoch is the stream.
+
+    Args:
+        root: the folder of an image store (subclasses: the folder to find or make one in).
+        batch_size: images per step, over all processes together: the stream does not depend on their number.
+        max_images: how many images training takes in all, rounded up to whole batches.
+        fold: `even` or `odd` takes every second training image, so that a classifier and its judge share none.
+        flip: mirror every second training image at random; wrong for targets with a side, such as pose.
+        attributes: names of the targets; null takes CelebA's forty where the store has them and else all.
+        start: the batch that the training stream starts with, to continue a run.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | os.PathLike,
+        batch_size: int,
+        max_images: int,
+        fold: str = "all",
+        flip: bool = False,
+        seed: int = 0,
+        attributes: str | Sequence[str] | None = None,
+        num_workers: int = 0,
+        start: int = 0,
+    ):
+        super().__init__()
+        check_count("data.batch_size", batch_size, 1)
+        check_count("max_images", max_images, 1)
+        check_count("data.seed", seed, 0)
+        check_count("data.num_workers", num_workers, 0)
+        check_count("data.start", start, 0)
+        if fold not in FOLDS:
+            raise ValueError(f"data.fold={fold!r} must be one of {', '.join(FOLDS)}")
+        self.root = Path(root)
+        self.batch_size, self.max_images, self.fold, self.flip, self.seed = batch_size, max_images, fold, flip, seed
+        self.attributes = None if attributes is None else resolve(attributes, key="data.attributes")
+        self.num_workers, self.start = num_workers, start
+        self._store: ImageStore | None = None
+        self._transferred = start
+
+    def open_store(self) -> ImageStore:
+        """Open the store, making it if need be; subclasses say how."""
+        return ImageStore.open(self.root)
+
+    @property
+    def store(self) -> ImageStore:
+        """The store, opened (or made) at the first use."""
+        if self._store is None:
+            self._store = self.open_store()
+        return self._store
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the targets, in the order of their columns."""
+        return tuple(self.store.names[column] for column in self.columns)
+
+    @property
+    def columns(self) -> list[int]:
+        """The store's columns that are the targets."""
+        names = self.store.names
+        if self.attributes is not None:
+            return [find(name, names, key="data.attributes", owner="this data set") for name in self.attributes]
+        return [names.index(name) for name in (CELEBA if set(CELEBA) <= set(names) else names)]
+
+    @property
+    def num_batches(self) -> int:
+        """The length of the training stream, on every process."""
+        return -(-self.max_images // self.batch_size)
+
+    def prepare_data(self) -> None:
+        self.open_store()
+
+    def setup(self, stage: str | None = None) -> None:
+        _ = self.columns  # a misspelt attribute is an error before anything is trained
+
+    def train_indices(self) -> np.ndarray:
+        """The training images of this fold, as positions in the store."""
+        return self.store.indices(TRAIN)[FOLDS[self.fold]]
+
+    def train_dataloader(self) -> DataLoader:
+        indices = self.train_indices()
+        if self.batch_size > len(indices):
+            raise ValueError(f"data.batch_size={self.batch_size} must be at most {len(indices)}, all training images")
+        self._transferred = self.start
+        stream = TrainingStream(indices, self.batch_size, self.num_batches, self.seed, *self._rank(), self.start)
+        return self._loader(stream)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(SequentialBatches(self.store.indices(VAL), self.batch_size, *self._rank()))
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(SequentialBatches(self.store.indices(TEST), self.batch_size, *self._rank()))
+
+    def split_batches(self, split: str, batch_size: int) -> DataLoader:
+        """Batches of uint8 images and targets of a split (`train`, `val`, `test` or `all`), once, in order.
+
+        Raises:
+            ValueError: another word.
+        """
+        if split not in (*SPLITS, "all"):
+            raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}, all")
+        indices = np.arange(len(self.store)) if split == "all" else self.store.indices(SPLITS.index(split))
+        return self._loader(SequentialBatches(indices, batch_size))
+
+    def state_dict(self) -> dict[str, int]:
+        """How many training batches have been used, so that a resumed run takes the next one."""
+        return {"start": self._transferred}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        self.start = self._transferred = int(state_dict["start"])
+
+    def on_after_batch_transfer(self, batch: Sequence[Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        images, targets = batch
+        images = scale(images, targets.dtype)  # Lightning's precision has cast the targets, but leaves integers alone
+        if self.trainer is not None and self.trainer.training:
+            if self.flip:
+                images = mirrored(images, self._flips(self._transferred).to(images.device, non_blocking=True))
+            self._transferred += 1
+        return images, targets
+
+    def _flips(self, iteration: int) -> Bool[Tensor, " n"]:
+        """This rank's part of the flips of one batch, which like the stream do not depend on the number of ranks."""
+        rank, world_size = self._rank()
+        flips = torch.rand(self.batch_size, generator=generator(self.seed, iteration, 1)) < 0.5
+        return flips.view(world_size, -1)[rank]
+
+    def _rank(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader(self, sampler: Sampler[np.ndarray]) -> DataLoader:
+        # One read from a memory map takes less time than handing its result from a worker to the main process.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # It is: this module's state says where the stream goes on.
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+        return DataLoader(
+            Batches(self.store, self.columns),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class ProceduralFaces(FaceData):
+    """Faces drawn by `zsteer.procedural`, rendered once into `<root>/procedural-<hash>`.
+
+    Args:
+        correlation: `celeba` has CelebA's main dependencies between attributes, `none` draws them independently.
+        faces_seed: which faces are drawn; apart from `seed`, so that runs of different seeds share one store.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_train: int,
+        num_val: int,
+        num_test: int,
+        correlation: str = "celeba",
+        faces_seed: int = 0,
+        **training: Any,
+    ):
+        super().__init__(**training)
+        _check_procedural(num_train, num_val, num_test, faces_seed, correlation)
+        self.settings = (num_train, num_val, num_test, faces_seed, correlation)
+
+    def open_store(self) -> ImageStore:
+        return procedural_store(self.root, *self.settings)
+
+
+class CelebA(FaceData):
+    """CelebA with its forty attributes.
+
+    Args:
+        store: the folder of the converted images; null is `<root>/celeba64`.
+        download: let torchvision fetch files that are missing.
+        workers: threads that convert; null is one for each core.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str | os.PathLike | None = None,
+        download: bool = False,
+        workers: int | None = None,
+        **training: Any,
+    ):
+        super().__init__(**training)
+        if workers is not None:
+            check_count("data.workers", workers, 1)
+        self.settings = (store, download, workers)
+
+    def open_store(self) -> ImageStore:
+        return celeba_store(self.root, *self.settings)
+
+
+def run(cfg: DictConfig) -> dict[str, int]:
+    """Make the store of a data config unless it is there, and return how many images each split has."""
+    return hydra.utils.instantiate(cfg.data).store.counts()
