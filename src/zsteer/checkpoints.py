@@ -118,7 +118,7 @@ def _read(path: Path, where: str) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{where}: {_refusal(error)}") from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (SafetensorError, RuntimeError, EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{where}: not a readable checkpoint, or truncated ({_first_line(error)})") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: holds a {type(content).__name__}, not a dict of tensors; save a state_dict()")

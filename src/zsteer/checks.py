@@ -25,8 +25,8 @@ def steer(cfg: DictConfig) -> None:
     for key in ("num_steps", "num_images", "show_every"):
         whole_number(cfg, key, minimum=1)
     whole_number(cfg, "seed", minimum=0)
-    real_number(cfg, "penalty_weight", minimum=0)
-    real_number(cfg, "step_size", above=0)
+    real_number(cfg, "penalty_weight", minimum=0.0)
+    real_number(cfg, "step_size", above=0.0)
     choice(cfg, "edit", tuple(EDITS))
     if cfg.trainer.devices not in (1, "1"):
         raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: a steering run uses one device")
@@ -41,9 +41,9 @@ def steer(cfg: DictConfig) -> None:
             attributes.find(cfg.target, judged, owner="the judge")
         except ValueError as error:
             raise ValueError(f"{error}; or switch the judge off with judge=none") from error
-    if not isinstance(cfg.where, Mapping | DictConfig):
+    if not isinstance(cfg.where, Mapping | DictConfig | None):
         raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
-    for name, wanted in cfg.where.items():
+    for name, wanted in (cfg.where or {}).items():
         attributes.find(str(name), names, key="where")
         if not isinstance(wanted, bool):
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
@@ -60,7 +60,7 @@ def train(cfg: DictConfig, *roles: str) -> None:
     for key in ("max_images", "data.batch_size"):
         whole_number(cfg, key, minimum=1)
     whole_number(cfg, "seed", minimum=0)
-    real_number(cfg, "checkpoint_minutes", above=0)
+    real_number(cfg, "checkpoint_minutes", above=0.0)
     for role in roles:
         network(cfg, role)
     if cfg.ckpt_path is not None:
@@ -121,5 +121,5 @@ def real_number(cfg: DictConfig, key: str, minimum: float | None = None, above: 
     value = OmegaConf.select(cfg, key)
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or (minimum is not None and value < minimum) or (above is not None and value <= above):
-        bound = f"{minimum} or more" if minimum is not None else f"greater than {above}"
+        bound = f"{minimum:g} or more" if minimum is not None else f"greater than {above:g}"
         raise ValueError(f"{key}={value} must be a finite number, {bound}")

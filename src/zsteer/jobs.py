@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     noise = starting_noise(cfg, networks)
     method = instantiate(cfg.method)
     target = attributes.find(cfg.target, networks.classifier.names)
-    rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], cfg.penalty_weight, cfg.step_size)
+    rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], float(cfg.penalty_weight), float(cfg.step_size))
     shown = range(0, cfg.num_steps, cfg.show_every)
     trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS)
     try:

@@ -6,7 +6,7 @@ rows; a batch of many jobs is the same module with more rows.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -55,6 +55,7 @@ class Rows:
         return count[inverse]
 
 
+@runtime_checkable
 class Method(Protocol):
     """What a steering algorithm decides: the direction that the optimizer climbs, and where a step may land."""
 

@@ -1,0 +1,62 @@
+"""Shapes and types are checked while testing; a command of zsteer can be run in this process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("zsteer", "beartype.beartype")
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_NETWORKS = (
+    "generator=tutorial",
+    "generator.network.hidden_dim=8",
+    f"generator.checkpoint={GOLDEN / 'pretrained_celeba.pth'}",
+    "classifier=tutorial",
+    "classifier.network.hidden_dim=8",
+    f"classifier.checkpoint={GOLDEN / 'pretrained_classifier.pth'}",
+    "judge=none",
+)
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd) -> Callable[..., Ended]:
+    """`command("steer", "target=Smiling", ...)` as the script would run it, its run folder in a temporary place."""
+
+    def call(name: str, *words: str, sweep: bool = False) -> Ended:
+        from zsteer import commands
+
+        folder = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        where = f"hydra.sweep.dir={folder}" if sweep else f"hydra.run.dir={folder}"
+        elsewhere = any(word.startswith("hydra.run.dir") for word in words)
+        words = words if elsewhere else (*words, where)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *(["-m"] if sweep else []), *words])
+        capfd.readouterr()
+        try:
+            getattr(commands, name)()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Ended(code, out, err, folder)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Reference logits are cached by the test run, not in the user's folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

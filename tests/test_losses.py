@@ -1,0 +1,109 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zsteer.losses import bce_discriminator, bce_generator, r1_penalty, steering_score
+
+
+def logits(*shape, seed=0):
+    return 3 * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_discriminator_loss_is_cross_entropy_with_real_one_and_fake_zero():
+    real, fake = logits(5, seed=1), logits(7, seed=2)
+    expected = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
+    expected = expected + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+    torch.testing.assert_close(bce_discriminator(real, fake), expected)
+
+
+def test_generator_loss_is_cross_entropy_with_fake_one():
+    fake = logits(7)
+    expected = F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+    torch.testing.assert_close(bce_generator(fake), expected)
+
+
+def test_losses_are_finite_for_extreme_logits():
+    extreme = torch.tensor([-1e4, 1e4])
+    assert bce_discriminator(extreme, extreme).isfinite()
+    assert bce_generator(extreme).isfinite()
+
+
+def test_generator_learns_from_a_discriminator_that_is_sure():
+    fake = torch.tensor([-50.0], requires_grad=True)
+    bce_generator(fake).backward()
+    assert fake.grad is not None
+    torch.testing.assert_close(fake.grad, torch.tensor([-1.0]))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_r1_of_a_linear_discriminator_is_its_squared_weight(batch):
+    weight = logits(3 * 4 * 4, seed=3)
+    images = logits(batch, 3, 4, 4).requires_grad_()
+    penalty = r1_penalty(images.flatten(1) @ weight + 2, images)
+    torch.testing.assert_close(penalty, torch.dot(weight, weight))
+
+
+def test_r1_of_a_quadratic_discriminator_is_four_times_the_mean_squared_norm():
+    images = logits(6, 3, 2, 2).requires_grad_()
+    penalty = r1_penalty(images.square().sum(dim=(1, 2, 3)), images)
+    expected = sum(4 * float(image.square().sum()) for image in images) / 6
+    assert penalty.item() == pytest.approx(expected)
+
+
+def test_r1_can_be_minimised():
+    discriminator = nn.Linear(12, 1).double()
+    images = logits(4, 3, 2, 2).requires_grad_()
+    r1_penalty(discriminator(images.flatten(1)).flatten(), images).backward()
+    assert discriminator.weight.grad is not None
+    torch.testing.assert_close(discriminator.weight.grad, 2 * discriminator.weight.detach())
+
+
+def rows(targets, signs, weights):
+    return (
+        torch.tensor(targets),
+        torch.tensor(signs, dtype=torch.float64),
+        torch.tensor(weights, dtype=torch.float64),
+    )
+
+
+def test_steering_score_of_each_row_is_its_signed_target_less_the_weighted_change_of_the_others():
+    now, start = logits(4, 6, seed=4), logits(4, 6, seed=5)
+    targets, signs, weights = [0, 5, 2, 2], [1.0, -1.0, 1.0, -1.0], [0.1, 0.1, 0.0, 2.0]
+    scores = steering_score(now, start, *rows(targets, signs, weights))
+    for i in range(4):
+        squared = sum((float(now[i, k]) - float(start[i, k])) ** 2 for k in range(6) if k != targets[i])
+        expected = signs[i] * float(now[i, targets[i]]) - weights[i] * squared**0.5
+        assert scores[i].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_steering_score_does_not_penalise_the_targets_own_change():
+    start = logits(2, 5)
+    now = start.clone()
+    now[:, 3] += 7
+    scores = steering_score(now, start, *rows([3, 3], [1.0, 1.0], [10.0, 10.0]))
+    torch.testing.assert_close(scores, start[:, 3] + 7)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1, 100.0])
+def test_penalty_has_gradient_zero_at_zero_change(weight):
+    now = logits(3, 5).requires_grad_()
+    steering_score(now, now.detach(), *rows([1, 1, 1], [1.0, -1.0, 1.0], [weight] * 3)).sum().backward()
+    only_target = torch.zeros(3, 5, dtype=torch.float64)
+    only_target[:, 1] = torch.tensor([1.0, -1.0, 1.0])
+    torch.testing.assert_close(now.grad, only_target, rtol=0, atol=0)
+
+
+def test_penaltys_gradient_off_zero_is_the_weight_in_the_direction_of_the_change():
+    start = torch.zeros(1, 3, dtype=torch.float64)
+    now = torch.tensor([[5.0, 3.0, -4.0]], dtype=torch.float64, requires_grad=True)
+    steering_score(now, start, *rows([0], [1.0], [0.5])).sum().backward()
+    torch.testing.assert_close(now.grad, torch.tensor([[1.0, -0.5 * 3 / 5, 0.5 * 4 / 5]], dtype=torch.float64))
+
+
+def test_rows_do_not_influence_one_another():
+    now, start = logits(4, 6, seed=6), logits(4, 6, seed=7)
+    settings = rows([0, 1, 2, 3], [1.0, -1.0, 1.0, -1.0], [0.1, 0.2, 0.3, 0.4])
+    together = steering_score(now, start, *settings)
+    alone = [steering_score(now[i : i + 1], start[i : i + 1], *(s[i : i + 1] for s in settings)) for i in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone))
