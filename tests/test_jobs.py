@@ -8,6 +8,8 @@ from conftest import GOLDEN, GOLDEN_NETWORKS
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import zsteer
+
 CONTRACT_FIGURES = {
     *("gain_classifier", "gain_judge", "agreement", "hacking_gap"),
     *("attribute_dependency", "attribute_dependency_max", "attribute_dependency_all"),
@@ -66,7 +68,12 @@ def test_a_run_leaves_every_file_of_the_contract(command):
     assert json.loads((ended.folder / "status.json").read_text())["state"] == "completed"
     assert (ended.folder / "steering.png").read_bytes().startswith(b"\x89PNG")
     events = EventAccumulator(str(ended.folder), size_guidance={"images": 0}).Reload()
-    for tag, count in (("steer/score", 4), ("steer/target_logit", 5), ("steer/other_change", 5), ("steer/noise_norm", 5)):
+    for tag, count in (
+        ("steer/score", 4),
+        ("steer/target_logit", 5),
+        ("steer/other_change", 5),
+        ("steer/noise_norm", 5),
+    ):
         assert [event.step for event in events.Scalars(tag)] == list(range(count))
     assert [event.step for event in events.Images("steer/images")] == [0, 2, 4]
     assert len(events.Images("steer/history")) == 1
@@ -296,3 +303,13 @@ def test_a_wrong_checkpoint_ends_in_one_clear_line(command, tmp_path, write, sai
 def test_a_checkpoint_without_the_named_key_ends_in_one_clear_line(command):
     ended = command("steer", *GOLDEN_NETWORKS, "generator.checkpoint_key=generator")
     assert_one_clear_line(ended, "no entry 'generator'", "generator.checkpoint_key", "gen")
+
+
+def test_python_gives_what_the_command_writes(command):
+    words = ("target=Smiling", "num_steps=2", "num_images=3")
+    steered = zsteer.steer(*words)
+    metrics = json.loads((command("steer", *words).folder / "metrics.json").read_text())
+    assert {**steered.settings, **steered.figures} == metrics
+    assert steered.picture.width > 3 * 64
+    with pytest.raises(ValueError, match="did you mean 'Smiling'"):
+        zsteer.steer("target=Smilling")

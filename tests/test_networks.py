@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from zsteer.networks import (
     Classifier,
@@ -216,7 +217,8 @@ def test_frozen_passes_gradients_to_its_input_only(make, inputs):
 
 @every_network
 def test_frozen_is_in_eval_mode(make, inputs):
-    assert not any(module.training for module in frozen(make().train(), torch.float32).modules())
+    network = frozen(make().train(), torch.float32)
+    assert not any(module.training for module in network.modules() if not isinstance(module, nn.Identity))
 
 
 @pytest.mark.parametrize("make", [case[0] for case in NETWORKS[:3]], ids=["tutorial", "dcgan", "classifier"])
@@ -289,15 +291,12 @@ def test_frozen_equals_a_network_that_shares_a_convolution():
     torch.testing.assert_close(frozen(network, torch.float64)(images(2, torch.float64, size=8)), expected)
 
 
-class Skip(nn.Module):
-    """Uses a layer of its Sequential by its position, as a U-Net does."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU())
-
-    def forward(self, x):
-        return self.body(x) + self.body[0](x)
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("wrap", [parametrizations.spectral_norm, nn.utils.spectral_norm], ids=["new", "old"])
+def test_frozen_equals_a_network_with_spectral_norm(wrap):
+    network = lively(nn.Sequential(wrap(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).double())
+    expected = copy.deepcopy(network).eval()(images(2, torch.float64, size=8))
+    torch.testing.assert_close(frozen(network, torch.float64)(images(2, torch.float64, size=8)), expected)
 
 
 def test_frozen_again_changes_nothing_more():

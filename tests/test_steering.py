@@ -57,9 +57,7 @@ def linear_pair(seed=0):
 
 
 def run(generator, classifier, noise, rows, method, num_steps, precision="64-true", shown=()):
-    trainer = Trainer(
-        accelerator="cpu", devices=1, precision=precision, enable_progress_bar=False, **TRAINER_SETTINGS
-    )
+    trainer = Trainer(accelerator="cpu", devices=1, precision=precision, enable_progress_bar=False, **TRAINER_SETTINGS)
     return steer(generator, classifier, noise, rows, method, num_steps, shown, trainer)
 
 
@@ -199,7 +197,9 @@ def test_on_the_shell_every_row_keeps_its_norm():
 def test_any_torch_optimizer_drives_the_noise():
     generator, classifier = golden_networks()
     rows = rows_of(2, step_size=0.05, penalty_weight=0.0)
-    history = run(generator, classifier, torch.randn(2, 64), rows, Ascent(partial(torch.optim.Adam, lr=1)), 5, "32-true")
+    history = run(
+        generator, classifier, torch.randn(2, 64), rows, Ascent(partial(torch.optim.Adam, lr=1)), 5, "32-true"
+    )
     first = (history.noise[1] - history.noise[0]).abs()
     torch.testing.assert_close(first, torch.full_like(first, 0.05), rtol=1e-2, atol=1e-3)  # Adam's first step is ±lr
     assert history.scores[-1].mean() > history.scores[0].mean()

@@ -9,8 +9,10 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig
+from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torchvision.transforms.functional import to_pil_image
 
 from zsteer import attributes, metrics, results
 from zsteer.checkpoints import NamedClassifier, load_classifier, load_network
@@ -35,13 +37,58 @@ class Networks:
     judge: NamedClassifier | None
 
 
+@dataclass(frozen=True)
+class Steered:
+    """What a job did: its history, its settings and figures as in `metrics.json`, its picture.
+
+    `side_effects` is the judge's mean |Δ| / σ of each attribute that the target does not entail.
+    """
+
+    history: History
+    rows: Rows
+    settings: dict[str, Any]
+    figures: dict[str, float | None]
+    side_effects: dict[str, float]
+    image: Float[Tensor, "3 h w"]
+
+    @property
+    def picture(self) -> Image:
+        """One column per image, time downwards, the last row final; the judge's probabilities below."""
+        return to_pil_image(self.image)
+
+    def write(self, folder: Path) -> None:
+        """Write every file of a run folder, `metrics.json` last."""
+        results.save_history(folder / "history.safetensors", self.history)
+        results.save_picture(folder / "steering.png", self.image)
+        results.write_events(folder, self.history, self.rows, self.image, self.settings, self.figures)
+        write_json(folder / "metrics.json", {**self.settings, **self.figures})
+
+    def __str__(self) -> str:
+        title = "{edit} {target} by {method}, penalty {penalty_weight:g}".format(**self.settings)
+        return f"{title}\n{results.table(self.figures, self.side_effects)}"
+
+
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Steer as a checked config says, write the run folder's files, return what `metrics.json` holds.
+    """Steer as a checked config says, write the run folder's files, return what `metrics.json` holds."""
+    folder = output_folder()
+    try:
+        steered = perform(cfg)
+    except NonFiniteScore as error:
+        if error.history.noise:
+            results.save_history(folder / "history.safetensors", error.history)
+        raise
+    steered.write(folder)
+    print(f"{steered}\n  {folder / 'steering.png'}")
+    return {**steered.settings, **steered.figures}
+
+
+def perform(cfg: DictConfig) -> Steered:
+    """Steer as a checked config says and measure what that did.
 
     Raises:
-        ValueError, FileNotFoundError: a network or the noise does not fit; `NonFiniteScore` keeps the steps before it.
+        ValueError, FileNotFoundError: a network or the noise does not fit.
+        NonFiniteScore: a score became NaN or infinite; its `history` has the steps before.
     """
-    folder = output_folder()
     torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
     networks = load_networks(cfg)
     noise = starting_noise(cfg, networks)
@@ -50,14 +97,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], float(cfg.penalty_weight), float(cfg.step_size))
     shown = range(0, cfg.num_steps, cfg.show_every)
     trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS)
-    try:
-        history = steer(
-            networks.generator, networks.classifier.network, noise, rows, method, cfg.num_steps, shown, trainer
-        )
-    except NonFiniteScore as error:
-        if error.history.noise:
-            results.save_history(folder / "history.safetensors", error.history)
-        raise
+    history = steer(networks.generator, networks.classifier.network, noise, rows, method, cfg.num_steps, shown, trainer)
     settings = {
         "target": networks.classifier.names[target],
         "edit": cfg.edit,
@@ -68,13 +108,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         "num_images": len(noise),
         "seed": cfg.seed,
     }
-    return report(folder, networks, rows, history, settings)
+    return measured(networks, rows, history, settings)
 
 
-def report(
-    folder: Path, networks: Networks, rows: Rows, history: History, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Measure what a job's history shows and write every file of its run folder; return what `metrics.json` holds."""
+def measured(networks: Networks, rows: Rows, history: History, settings: dict[str, Any]) -> Steered:
+    """A job's figures and picture, from its history; the judge scores the first and the last images."""
     target, sign = settings["target"], EDITS[settings["edit"]]
     scorers = [scorer for scorer in (networks.classifier, networks.judge) if scorer is not None]
     references = reference_logits(networks.generator, [scorer.network for scorer in scorers])
@@ -84,20 +122,11 @@ def report(
         before, after = (_logits(networks.judge, history.images[step]) for step in (0, max(history.images)))
         judge = Scored(networks.judge.names, before, after, references[1])
         column = attributes.find(target, judge.names)
-        captions = [
-            f"{b:.2f} → {a:.2f}" for b, a in zip(before[:, column].sigmoid(), after[:, column].sigmoid(), strict=True)
-        ]
+        probabilities = zip(before[:, column].sigmoid(), after[:, column].sigmoid(), strict=True)
+        captions = [f"{start:.2f} → {end:.2f}" for start, end in probabilities]
         effects = metrics.side_effects(judge, metrics.others_of(target, judge.names))
     figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
-    image = results.picture(history, captions)
-    results.save_history(folder / "history.safetensors", history)
-    results.save_picture(folder / "steering.png", image)
-    results.write_events(folder, history, rows, image, settings, figures)
-    write_json(folder / "metrics.json", {**settings, **figures})
-    print(f"{settings['edit']} {target} by {settings['method']}, penalty {settings['penalty_weight']:g}")
-    print(results.table(figures, effects))
-    print(f"  {folder / 'steering.png'}")
-    return {**settings, **figures}
+    return Steered(history, rows, settings, figures, effects, results.picture(history, captions))
 
 
 def load_networks(cfg: DictConfig) -> Networks:

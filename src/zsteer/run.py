@@ -97,7 +97,9 @@ def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
                 sys.exit(1)
             finally:
                 if session.sweep is not None:
-                    _summarize(session.sweep)
+                    from zsteer import sweeps  # which draws: a single run need not wait for that
+
+                    sweeps.summarize(session.sweep)
 
         return command
 
@@ -131,13 +133,6 @@ def run_job(task: Callable[[DictConfig], Any], session: Session, cfg: DictConfig
         raise
     say("completed")
     return result
-
-
-def _summarize(folder: Path) -> None:
-    from zsteer import sweeps  # draws a picture, which a single run need not wait for
-
-    counts = sweeps.summarize(folder)
-    print(", ".join(f"{number} {state}" for state, number in counts.items()) + f": {folder / 'sweep.csv'}")
 
 
 def output_folder() -> Path:

@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> dict[str, int]:
 
 
 def summarize(folder: Path) -> dict[str, int]:
-    """Write `sweep.csv` (a row per job) and `frontier.png` from the jobs' folders; return how many ended how.
+    """Write `sweep.csv` (a row per job) and `frontier.png` from the jobs' folders; say and return how many ended how.
 
     Raises:
         FileNotFoundError: the folder holds no job.
@@ -34,7 +34,9 @@ def summarize(folder: Path) -> dict[str, int]:
         writer.writerows(rows)
     draw_frontier(folder / "frontier.png", rows)
     states = [row["state"] for row in rows]
-    return {state: states.count(state) for state in dict.fromkeys(states)}
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    print(", ".join(f"{number} {state}" for state, number in counts.items()) + f": {folder / 'sweep.csv'}")
+    return counts
 
 
 def read_jobs(folder: Path) -> list[Row]:

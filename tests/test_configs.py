@@ -1,0 +1,85 @@
+"""Every config composes, every group's choice instantiates, and a typo fails."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from zsteer.run import CONFIGS, compose
+from zsteer.steering import Method
+
+SCRIPTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+NEEDED = {"summarize": ["sweep=nowhere"]}
+
+
+def choices(group: str) -> list[str]:
+    names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    assert names
+    return names
+
+
+def test_each_script_has_a_config_and_each_config_a_script():
+    scripts = sorted(path.stem for path in (Path(__file__).parents[1] / "scripts").glob("*.py"))
+    assert scripts == SCRIPTS
+    assert len(scripts) == 6
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_primary_config_resolves(name):
+    cfg = compose(name, NEEDED.get(name, []))
+    assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(group, choice) for group in ("generator", "classifier", "judge", "discriminator") for choice in choices(group)],
+)
+def test_each_network_instantiates(group, choice):
+    name = "train_gan" if group == "discriminator" else "steer"
+    section = compose(name, [f"{group}={choice}"])[group]
+    if choice == "none":
+        assert section is None
+    else:
+        assert isinstance(instantiate(section.network), nn.Module)
+
+
+@pytest.mark.parametrize("choice", choices("method"))
+def test_each_method_instantiates_and_is_called_what_its_file_is(choice):
+    cfg = compose("steer", [f"method={choice}"])
+    method = instantiate(cfg.method)
+    assert isinstance(method, Method)
+    assert method.name == choice
+    assert cfg.num_steps >= 1
+    assert cfg.step_size > 0
+
+
+@pytest.mark.parametrize("choice", choices("trainer"))
+def test_each_trainer_composes(choice):
+    trainer = compose("train_gan", [f"trainer={choice}"]).trainer
+    assert trainer._target_ == "pytorch_lightning.Trainer"
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_each_experiment_composes_with_its_script(name):
+    script = {"tutorial": "steer", "bundle_generator": "train_gan"}.get(name, "train_classifier")
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = hydra.compose(script, [f"experiment={name}"], return_hydra_config=True)
+    assert cfg.hydra.runtime.choices.experiment == name
+
+
+def test_the_tutorial_is_as_published():
+    cfg = compose("steer", ["experiment=tutorial"])
+    assert (cfg.num_steps, cfg.step_size, cfg.penalty_weight, cfg.show_every) == (10, 0.1, 0.1, 2)
+    assert (cfg.num_images, cfg.generator.network.z_dim, cfg.generator.network.hidden_dim) == (8, 64, 64)
+    (group,) = instantiate(cfg.method).optimizer([nn.Parameter()]).param_groups
+    assert (group["lr"], group["momentum"]) == (1, 1)
+
+
+@pytest.mark.parametrize("typo", ["targt=Smiling", "trainer.precison=64-true", "generator.network.zdim=3"])
+def test_a_misspelt_key_fails(typo):
+    with pytest.raises(ConfigCompositionException):
+        compose("steer", [typo])

@@ -1,0 +1,110 @@
+"""Real processes: the scripts from a clone, the wheel from anywhere, and what they import."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+OWN_NETWORKS = '''
+import torch
+from torch import nn
+
+
+class Stripes(nn.Module):
+    """24x32 images of three noise numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.z_dim = 3
+        self.register_buffer("waves", torch.linspace(0, 6, 3 * 24 * 32).sin().view(1, 3, 24, 32))
+
+    def forward(self, noise):
+        return torch.tanh(noise[:, :, None, None] + self.waves)
+
+
+class Tones(nn.Module):
+    """How bright, and how red."""
+
+    def forward(self, images):
+        red, green, blue = images.mean(dim=(2, 3)).unbind(1)
+        return torch.stack([red + green + blue, red - green], dim=1)
+'''
+
+
+def run(*words, cwd=ROOT, check=True, **environment):
+    return subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=check,
+    )
+
+
+def test_somebody_elses_networks_are_steered_without_a_change_to_the_code(tmp_path):
+    (tmp_path / "networks_of_mine.py").write_text(OWN_NETWORKS)
+    for group, text in {
+        "generator": "network: {_target_: networks_of_mine.Stripes}",
+        "classifier": "network: {_target_: networks_of_mine.Tones}\nattributes: [bright, red]",
+    }.items():
+        (tmp_path / "configs" / group).mkdir(parents=True)
+        (tmp_path / "configs" / group / "mine.yaml").write_text(text)
+    run(
+        *(sys.executable, "scripts/steer.py", "--config-dir", tmp_path / "configs", "generator=mine"),
+        *("classifier=mine", "judge=none", "target=Red", "num_steps=5", f"hydra.run.dir={tmp_path / 'run'}"),
+        PYTHONPATH=str(tmp_path),
+    )
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["target"] == "red"
+    assert metrics["gain_classifier"] > 0
+    assert metrics["gain_judge"] is None
+
+
+@pytest.mark.parametrize("words", [["--help"], ["target=Smilling"], ["nonsense=1"]])
+def test_help_and_config_errors_come_without_importing_torch(tmp_path, words):
+    program = (
+        "import sys; from zsteer.commands import steer; sys.argv = ['steer.py', *sys.argv[1:]]\n"
+        "try: steer()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    ended = run(sys.executable, "-c", program, *words, f"hydra.run.dir={tmp_path}")
+    assert ended.stdout.splitlines()[-1] == "False"
+
+
+def test_two_runs_that_start_together_have_folders_of_their_own(tmp_path):
+    program = "from zsteer import run; from omegaconf import OmegaConf; print(OmegaConf.create('${zsteer.run_name:}'))"
+    program = program.replace(
+        "OmegaConf.create('${zsteer.run_name:}')", "OmegaConf.create({'n': '${zsteer.run_name:}'}).n"
+    )
+    names = {run(sys.executable, "-c", program, "target=Male").stdout.strip() for _ in range(2)}
+    assert len(names) == 2
+    assert all(name.startswith("target-Male_") for name in names)
+
+
+def test_the_wheel_carries_everything_and_runs_from_another_folder(tmp_path):
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    entry_points = next((tmp_path / "site").glob("*.dist-info/entry_points.txt")).read_text()
+    for name in ("steer", "train-gan", "train-classifier", "evaluate", "prepare-data", "summarize"):
+        assert f"zsteer-{name} = zsteer.commands:{name.replace('-', '_')}" in entry_points
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    program = "from zsteer import commands, run; print(run.CONFIGS); commands.steer()"
+    ended = run(
+        *(sys.executable, "-c", program, "num_steps=1", "num_images=1"),
+        cwd=elsewhere,
+        PYTHONPATH=str(tmp_path / "site"),
+    )
+    assert ended.stdout.splitlines()[0] == str(tmp_path / "site" / "zsteer" / "configs")
+    assert len(list(elsewhere.glob("outputs/steer/*/metrics.json"))) == 1
