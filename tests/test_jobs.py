@@ -201,6 +201,7 @@ SETTINGS = {
         ["target='Smiling'", "the judge", "judge=none"],
     ),
     "images that the classifier cannot take": (["classifier.network.im_chan=1"], ["classifier"]),
+    "weights that one must bring": (["generator=dcgan"], ["generator.checkpoint is missing"]),
     "a class that does not exist": (["generator.network._target_=zsteer.networks.Generatr"], ["Generatr"]),
     "a class that is no network": (["generator.network={_target_: builtins.dict}"], ["generator.network"]),
     "an unknown setting of a network": (["+generator.network.depth=3"], ["depth"]),

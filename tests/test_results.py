@@ -44,7 +44,7 @@ def rows():
     return Rows(torch.tensor(TARGETS), one.sign, one.penalty_weight, one.step_size, one.job)
 
 
-def centre(image, row, column, num_rows=len(SHOWN), num_columns=NUM):
+def centre(image, row, column, num_rows=3, num_columns=NUM):
     height, width = image.shape[1:]
     return image[:, int((row + 0.5) * height / num_rows), int((column + 0.5) * width / num_columns)]
 

@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
+import urllib.request
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,3 +112,61 @@ def test_the_wheel_carries_everything_and_runs_from_another_folder(tmp_path):
     )
     assert ended.stdout.splitlines()[0] == str(tmp_path / "site" / "zsteer" / "configs")
     assert len(list(elsewhere.glob("outputs/steer/*/metrics.json"))) == 1
+
+
+@contextmanager
+def tensorboard(folder, log):
+    """A TensorBoard of our own on a free port of this machine: its address."""
+    program = (sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", "0", "--load_fast", "false")
+    with log.open("w") as file, subprocess.Popen([str(word) for word in program], stdout=file, stderr=file) as process:
+        try:
+            for _ in range(600):
+                if found := re.search(r"http://localhost:\d+", log.read_text()):
+                    break
+                time.sleep(0.1)
+            assert found, log.read_text()
+            yield found.group()
+        finally:
+            process.terminate()
+
+
+def fetch(address, **content):
+    """What a page of TensorBoard's browser side would get."""
+    data = json.dumps(content).encode() if content else None
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        body = answer.read()
+        return json.loads(body) if answer.headers.get_content_type() == "application/json" else body
+
+
+def test_tensorboard_shows_a_sweep_under_readable_names(tmp_path):
+    folder = tmp_path / "sweep"
+    run(
+        *(sys.executable, "scripts/steer.py", "-m", "target=Smiling,Eyeglasses", "penalty_weight=0,0.1,1"),
+        *("num_steps=2", "num_images=2", f"hydra.sweep.dir={folder}"),
+    )
+    jobs = {path.parent.name for path in folder.glob("*/metrics.json")}
+    assert len(jobs) == 6
+    assert "1_target-Smiling_penalty_weight-0.1_num_steps-2_num_images-2" in jobs
+    with tensorboard(folder, tmp_path / "log") as address:
+        for _ in range(100):
+            if set(tags := fetch(f"{address}/data/plugin/images/tags")) >= jobs:
+                break
+            time.sleep(0.1)
+        assert set(tags) >= jobs
+        job = sorted(jobs)[0]
+        assert tags[job]["steer/images"]["samples"] == 1
+        (first, *_) = fetch(f"{address}/data/plugin/images/images?run={job}&tag=steer/images&sample=0")
+        picture = fetch(f"{address}/data/plugin/images/individualImage?{first['query']}")
+        assert picture.startswith(b"\x89PNG")
+        experiment = fetch(f"{address}/data/plugin/hparams/experiment", experimentName="")
+        assert {"target", "penalty_weight", "method"} <= {column["name"] for column in experiment["hparamInfos"]}
+        metrics = {column["name"]["tag"] for column in experiment["metricInfos"]}
+        assert {"figure/gain_judge", "figure/attribute_dependency"} <= metrics
+        groups = fetch(
+            f"{address}/data/plugin/hparams/session_groups",
+            **{"experimentName": "", "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_RUNNING"]},
+            **{"colParams": [{"metric": name["name"]} for name in experiment["metricInfos"]], "sliceSize": 100},
+        )
+        weights = {(g["hparams"]["target"], g["hparams"]["penalty_weight"]) for g in groups["sessionGroups"]}
+        assert weights == {(target, weight) for target in ("Smiling", "Eyeglasses") for weight in (0.0, 0.1, 1.0)}

@@ -1,4 +1,6 @@
 import json
+import os
+import pickle
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from zsteer import training
 from zsteer.attributes import CELEBA
 from zsteer.checkpoints import load_weights
+from zsteer.gan import GANModule
 from zsteer.networks import Classifier, Generator
 from zsteer.run import compose
 from zsteer.training import precision_of, train_classifier, train_gan
@@ -31,11 +34,13 @@ def run(root, tmp_path_factory):
 
     def call(task, name, *overrides):
         folder = tmp_path_factory.mktemp(name)
+        call.folders.append(folder)
         cfg = compose(name, [*QUICK, f"data.root={root}", *overrides])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "output_folder", lambda: folder)
             return task(cfg), folder, cfg
 
+    call.folders = []
     return call
 
 
@@ -80,10 +85,13 @@ def test_gan_run_draws_its_samples(gan):
 
 def test_gan_run_logs_each_iteration(gan):
     events = EventAccumulator(str(gan[1])).Reload()
-    for tag in ("train/loss_g", "train/loss_d"):
-        assert len(events.Scalars(tag)) == 4
-    assert len(events.Scalars("train/r1")) == 1  # every fourth
-    assert "samples/ema" in events.Tags()["images"]
+    for tag in ("train/loss_g", "train/loss_d", "train/r1"):
+        assert [event.step for event in events.Scalars(tag)] == [0, 1, 2, 3]
+
+
+def test_gan_run_logs_its_samples_by_the_images_seen(gan):
+    events = EventAccumulator(str(gan[1])).Reload()
+    assert [event.step for event in events.Images("samples/ema")] == [16, 64]
 
 
 @pytest.mark.parametrize("name", ["gan", "classifier"])
@@ -132,16 +140,55 @@ def test_training_goes_on_from_a_runs_weights(run, classifier):
     torch.testing.assert_close(after["classifier.0.0.weight"], before["classifier.0.0.weight"])
 
 
-def test_runs_of_one_seed_are_equal_and_of_two_are_not(run, gan):
-    weights = [load_file(gan[1] / "generator.safetensors")["gen.0.0.weight"]]
-    for seed in (0, 1):
-        _, folder, _ = run(train_gan, "train_gan", *GAN, f"seed={seed}")
-        weights.append(load_file(folder / "generator.safetensors")["gen.0.0.weight"])
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
+def test_runs_of_two_seeds_differ(run, gan):
+    _, folder, _ = run(train_gan, "train_gan", *GAN, "seed=1", "max_images=16")
+    one, other = (load_file(path / "generator.safetensors")["gen.0.0.weight"] for path in (gan[1], folder))
+    assert not torch.allclose(one, other, atol=0.01)
 
 
-def test_resumed_run_trains_the_rest_only(run, gan):
+class Interrupted(Exception):
+    """What ends a run in the middle."""
+
+
+def test_interrupted_run_goes_on_from_its_last_checkpoint(run, gan, monkeypatch):
+    original = GANModule.training_step
+
+    def interrupted(module, batch, index):
+        if module.num_iterations == 2:
+            raise Interrupted
+        return original(module, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(GANModule, "training_step", interrupted)
+        run(train_gan, "train_gan", *GAN, "checkpoint_minutes=1e-5")
+    path = run.folders[-1] / "checkpoints" / "last.ckpt"
+    assert torch.load(path, weights_only=True)["progress"]["num_iterations"] == 2
+    figures, folder, _ = run(train_gan, "train_gan", *GAN, f"ckpt_path={path}")
+    assert figures["num_images"] == 64
+    expected = load_file(gan[1] / "generator.safetensors")
+    for name, tensor in load_file(folder / "generator.safetensors").items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+class Malicious:
+    """Pickles to a command that leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_resuming_does_not_run_what_a_checkpoint_asks_for(run, gan, tmp_path):
+    content = torch.load(gan[1] / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**content, "extra": Malicious(tmp_path / "mark")}, tmp_path / "bad.ckpt")
+    with pytest.raises((ValueError, pickle.UnpicklingError)):
+        run(train_gan, "train_gan", *GAN, f"ckpt_path={tmp_path / 'bad.ckpt'}")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_finished_run_trains_the_rest_of_a_longer_one(run, gan):
     path = gan[1] / "checkpoints" / "last.ckpt"
     figures, folder, _ = run(train_gan, "train_gan", *GAN, f"ckpt_path={path}", "max_images=96")
     assert figures["num_images"] == 96

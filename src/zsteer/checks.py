@@ -92,6 +92,8 @@ def network(cfg: DictConfig, role: str) -> None:
         raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
     if role in ("classifier", "judge") and section.get("attributes") is None:
         raise ValueError(f"{role}.attributes is missing; give 'celeba' or the list of names of its outputs")
+    if OmegaConf.is_missing(section, "checkpoint"):
+        raise ValueError(f"{role}.checkpoint is missing; give the path of the {role}'s weights")
     if section.get("checkpoint") is not None:
         existing_file(section.checkpoint, f"{role}.checkpoint")
 

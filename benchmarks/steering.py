@@ -1,0 +1,128 @@
+"""`make bench`: steering against the tutorial's loop written plainly, alternated in one process; ratios of medians.
+
+The tutorial's networks at full width, 8 images, 10 steps, on the CPU. The plain loop computes the weights' gradients
+too and runs batch norm as it stands, as the published code does.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from zsteer import commands
+from zsteer.jobs import load_networks
+from zsteer.run import compose
+from zsteer.steering import TRAINER_SETTINGS, Rows, steer
+
+ROUNDS = 9
+NUM_IMAGES, NUM_STEPS, TARGET, PENALTY = 8, 10, 31, 0.1
+OTHERS = [k for k in range(40) if k != TARGET]
+
+TO_FIRST_STEP = """
+import os, sys
+from zsteer.commands import steer
+import zsteer.checks
+checked = zsteer.checks.steer
+def after_checks(cfg):
+    checked(cfg)
+    from zsteer.steering import LatentSteering
+    LatentSteering.training_step = lambda *_: os._exit(0)
+zsteer.checks.steer = after_checks
+steer()
+"""
+IMPORTS = "import torch, torchvision, pytorch_lightning, hydra"
+
+
+def plain_loop(generator: nn.Module, classifier: nn.Module, noise: Tensor) -> Tensor:
+    """The tutorial's loop; gradients accumulate in the noise, and in every weight."""
+    noise = noise.clone().requires_grad_()
+    start = None
+    for _ in range(NUM_STEPS):
+        logits = classifier(generator(noise))
+        start = logits.detach() if start is None else start
+        penalty = torch.norm(logits[:, OTHERS] - start[:, OTHERS], dim=1).mean()
+        (logits[:, TARGET].mean() - PENALTY * penalty).backward()
+        noise.data += noise.grad / NUM_STEPS
+    for network in (generator, classifier):
+        network.zero_grad()
+    return noise.detach()
+
+
+def steered(generator: nn.Module, classifier: nn.Module, noise: Tensor, precision: str, times: int = 1) -> Tensor:
+    """The same by zsteer, Trainer and all, for `times` as many steps of the same size."""
+    cfg = compose("steer", ["experiment=tutorial", f"trainer.precision={precision}", "trainer=cpu"])
+    trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS, enable_progress_bar=False)
+    rows = Rows.of_job(NUM_IMAGES, TARGET, 1.0, PENALTY, 1 / NUM_STEPS)
+    method = instantiate(cfg.method)
+    return steer(generator, classifier, noise, rows, method, times * NUM_STEPS, trainer=trainer).noise[-1]
+
+
+def whole_job() -> None:
+    """One job of the command, its folder and everything in it included."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        sys.argv = ["steer.py", "experiment=tutorial", "trainer=cpu", f"hydra.run.dir={folder}/run"]
+        commands.steer()
+
+
+def alternate(*contenders: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
+    """Median seconds of each, taken in turns so that a busy machine slows all alike; the first round warms up."""
+    seconds: list[list[float]] = [[] for _ in contenders]
+    for _ in range(rounds + 1):
+        for times, contender in zip(seconds, contenders, strict=True):
+            started = time.perf_counter()
+            contender()
+            times.append(time.perf_counter() - started)
+    return [statistics.median(times[1:]) for times in seconds]
+
+
+def process(program: str, *words: str) -> None:
+    """Run a program in a Python of its own."""
+    subprocess.run([sys.executable, "-c", program, *words], check=True, stdout=subprocess.DEVNULL, env=os.environ)
+
+
+def main() -> None:
+    """Print every ratio."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    networks = load_networks(compose("steer", ["experiment=tutorial", "judge=none"]))
+    pair = (networks.generator, networks.classifier.network)
+    noise = torch.randn(NUM_IMAGES, 64, generator=torch.Generator().manual_seed(0))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {NUM_IMAGES} images, {NUM_STEPS} steps")
+
+    exact = [network.double() for network in pair]
+    error = (plain_loop(*exact, noise.double()) - steered(*exact, noise.double(), "64-true")).abs().max()
+    print(f"agreement with the plain loop: {error:.1e} in float64", end=", ")
+    pair = tuple(network.float() for network in pair)
+    print(f"{(plain_loop(*pair, noise) - steered(*pair, noise, '32-true')).abs().max():.1e} in float32")
+
+    for precision in ("32-true", "bf16-mixed"):
+        plain, once, often = alternate(
+            lambda: plain_loop(*pair, noise),
+            lambda precision=precision: steered(*pair, noise, precision),
+            lambda precision=precision: steered(*pair, noise, precision, times=4),
+        )
+        steps = (often - once) / 3  # what ten more steps take: setting up cancels
+        rate = NUM_IMAGES * NUM_STEPS / steps
+        print(f"{precision}: {plain / steps:.2f} times the plain loop's images·steps/s ({rate:.0f}/s)")
+
+    steps, job = alternate(lambda: steered(*pair, noise, "32-true"), whole_job)
+    print(f"Hydra, networks, figures, picture and logs add {job - steps:.2f} s to a job")
+
+    with tempfile.TemporaryDirectory() as folder:
+        imports, first = alternate(
+            lambda: process(IMPORTS), lambda: process(TO_FIRST_STEP, f"hydra.run.dir={folder}/run"), rounds=3
+        )
+    print(f"to the first step: {first / imports:.2f} times the imports ({first:.1f} s, {imports:.1f} s)")
+
+
+if __name__ == "__main__":
+    main()
