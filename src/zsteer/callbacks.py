@@ -1,5 +1,6 @@
-"""What a GAN shows while it trains."""
+"""What training keeps on the way: checkpoints, and a GAN's sample grids."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -11,6 +12,23 @@ from zsteer.gan import GANModule
 from zsteer.results import grid_of, save_picture
 
 COLUMNS = 8
+
+
+class LastCheckpoint(Callback):
+    """Save the whole state of training every few minutes and at the end, always to the same file."""
+
+    def __init__(self, path: Path, minutes: float):
+        self.path, self.seconds = path, 60 * minutes
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, *_) -> None:
+        due = time.monotonic() - self.saved_at >= self.seconds
+        if trainer.strategy.broadcast(due):  # the clocks of several processes differ, but all take part in saving
+            trainer.save_checkpoint(self.path)
+            self.saved_at = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, *_) -> None:
+        trainer.save_checkpoint(self.path)
 
 
 class SampleGrid(Callback):

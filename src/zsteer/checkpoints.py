@@ -3,8 +3,11 @@
 import hashlib
 import inspect
 import pickle
+import re
+import struct
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,14 @@ class NamedClassifier:
     names: tuple[str, ...]
 
 
-# What data-parallel wrappers and torch.compile put before each key.
-_WRAPPERS = ("module.", "_orig_mod.")
+# What data-parallel wrappers and torch.compile put into each key.
+_WRAPPERS = frozenset({"module", "_orig_mod"})
+
+# What torch.load raises for files that are none of its own, or cut short.
+_UNREADABLE = (
+    *(SafetensorError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, LookupError, AttributeError),
+    *(TypeError, ValueError, ArithmeticError, AssertionError, struct.error),
+)
 
 
 def load_network(section: DictConfig, role: str) -> nn.Module:
@@ -79,7 +88,8 @@ def save_weights(
 ) -> None:
     """Write the state dict as safetensors (floating tensors as `dtype`) and `config` beside it as JSON."""
     state = {
-        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).detach().cpu().clone().contiguous()
         for name, tensor in network.state_dict().items()
     }
     with whole(path) as temporary:
@@ -106,7 +116,7 @@ def _source(kind: type) -> str:
         return ""
 
 
-def _read(path: Path, where: str) -> Mapping[str, Any]:
+def _read(path: Path, where: str) -> Mapping[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{where}: no such file")
     if path.stat().st_size == 0:
@@ -118,7 +128,7 @@ def _read(path: Path, where: str) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{where}: {_refusal(error)}") from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{where}: not a readable checkpoint, or truncated ({_first_line(error)})") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: holds a {type(content).__name__}, not a dict of tensors; save a state_dict()")
@@ -126,58 +136,57 @@ def _read(path: Path, where: str) -> Mapping[str, Any]:
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:
-    if "Unsupported global" in str(error) or "unsupported GLOBAL" in str(error):
-        named = next((word for word in str(error).split() if "." in word and word != "torch.load"), "")
-        return f"refused: the file would run code when loaded ({named.strip('`,')}); save a plain state_dict() instead"
-    return f"not a readable checkpoint ({_first_line(error)})"
+    named = re.search(r"global:?\s+(?:global\s+)?([\w.]+)", str(error), re.IGNORECASE)
+    if named is None:
+        return f"not a readable checkpoint ({_first_line(error)})"
+    return f"refused: the file would run code when loaded ({named[1]}); save a plain state_dict() instead"
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+def _select(content: Mapping[Any, Any], expected: set[str], key: str | None, where: str, role: str) -> StateDict:
+    """The tensors in a checkpoint's content that are the network's, under the network's own names.
 
-
-def _select(content: Mapping[str, Any], expected: set[str], key: str | None, where: str, role: str) -> StateDict:
-    """The state dict in a checkpoint's content whose keys, prefixes stripped, are the network's."""
-    content = content if key in content or not _is_state(content.get("state_dict")) else content["state_dict"]
-    if key is not None and _is_state(content.get(key)):
-        return _strip(content[key], expected)
-    states = {"": content} if _is_state(content) else {name: v for name, v in content.items() if _is_state(v)}
+    All names are read as paths. The network's lie behind one common prefix: none, the key of an entry, the name under
+    which a larger module holds the network.
+    """
+    parts = {part for name in expected for part in name.split(".")}
+    tensors = dict(_flatten(content, skipped=_WRAPPERS - parts))
+    prefixes = Counter(
+        name.removesuffix(wanted)
+        for name in tensors
+        for wanted in expected
+        if name == wanted or name.endswith(f".{wanted}")
+    )
     if key is not None:
-        inside = {name: tensor for name, tensor in states.get("", {}).items() if name.startswith(f"{key}.")}
-        if not inside:
-            known = sorted(states) if "" not in states else sorted({name.split(".")[0] for name in content})
-            raise ValueError(f"{where}: no entry {key!r}; {role}.checkpoint_key can be one of {known}")
-        return _strip({name.removeprefix(f"{key}."): tensor for name, tensor in inside.items()}, expected)
-    found = {name: _strip(state, expected) for name, state in states.items()}
-    fitting = {name: state for name, state in found.items() if set(state) == expected} or found
-    if len(fitting) == 1:
-        return next(iter(fitting.values()))
-    raise ValueError(f"{where}: give {role}.checkpoint_key, one of {sorted(fitting) or sorted(map(str, content))}")
+        if not any(key in name.split(".")[:-1] for name in tensors):
+            known = sorted({name.removeprefix("state_dict.").partition(".")[0] for name in tensors})
+            raise ValueError(f"{where}: no entry {key!r}; {role}.checkpoint_key can be one of {_listed(known)}")
+        prefixes = Counter({prefix: count for prefix, count in prefixes.items() if key in prefix.split(".")})
+    if not prefixes:
+        return {name.removeprefix(f"{key}."): tensor for name, tensor in tensors.items()}
+    most = max(prefixes.values())
+    fitting = sorted(prefix for prefix, count in prefixes.items() if count == most)
+    if len(fitting) > 1 and "" not in fitting:
+        names = [prefix.removesuffix(".").rpartition(".")[2] for prefix in fitting]
+        raise ValueError(f"{where}: several parts fit; give {role}.checkpoint_key, one of {_listed(names)}")
+    return {name.removeprefix(fitting[0]): tensor for name, tensor in tensors.items() if name.startswith(fitting[0])}
 
 
-def _strip(state: Mapping[str, Tensor], expected: set[str]) -> StateDict:
-    """Take off wrappers' prefixes and, where it takes that to fit, the name of the module around the network."""
-    for prefix in _WRAPPERS * 2:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    state = {_unwrapped(name): tensor for name, tensor in state.items()}
-    if set(state) & expected:
-        return state
-    first = min(expected)
-    prefixes = [name.removesuffix(first) for name in state if name.endswith(f".{first}")]
-    if len(prefixes) == 1:
-        inside = {name: tensor for name, tensor in state.items() if name.startswith(prefixes[0])}
-        return {name.removeprefix(prefixes[0]): tensor for name, tensor in inside.items()}
-    return dict(state)
+def _flatten(content: Mapping[Any, Any], skipped: Set[str], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dicts, by their paths joined with dots, without the parts that wrappers add."""
+    for name, value in content.items():
+        path = ".".join(part for part in f"{prefix}{name}".split(".") if part not in skipped)
+        if isinstance(value, Tensor):
+            yield path, value
+        elif isinstance(value, Mapping):
+            yield from _flatten(value, skipped, f"{path}.")
 
 
-def _unwrapped(name: str) -> str:
-    """A compiled part inside a module leaves its prefix in the middle of the key."""
-    return name.replace("._orig_mod.", ".").removeprefix("_orig_mod.")
+def _listed(names: Sequence[str]) -> str:
+    return f"{list(names[:6])}{' and others' if len(names) > 6 else ''}"
 
 
 def _check_same(state: StateDict, expected: Mapping[str, Tensor], where: str, role: str) -> None:

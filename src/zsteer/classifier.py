@@ -4,55 +4,61 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MultilabelAccuracy,
-    MultilabelAveragePrecision,
-    MultilabelRecall,
-    MultilabelSpecificity,
-)
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.utilities import dim_zero_cat
 
+Figures = dict[str, dict[str, float | None]]  # figure → attribute → value
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-class AttributeMetrics(nn.Module):
-    """Accuracy, balanced accuracy and average precision of each attribute, from logits; exact over uneven shards."""
+class AttributeMetrics(Metric):
+    """Accuracy, balanced accuracy and average precision of each attribute, from logits; exact over uneven shards.
+
+    Where all images have an attribute, or none, balanced accuracy is the rate over the one state that there is; average
+    precision without any is None.
+    """
+
+    full_state_update = False
 
     def __init__(self, names: Sequence[str]):
         super().__init__()
         self.names = tuple(names)
-        settings = {"num_labels": len(self.names), "average": "none"}
-        self.metrics = MetricCollection(
-            {
-                "accuracy": MultilabelAccuracy(**settings),
-                "recall": MultilabelRecall(**settings),
-                "specificity": MultilabelSpecificity(**settings),
-                "average_precision": MultilabelAveragePrecision(**settings),
-            },
-            compute_groups=False,
-        )
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
-        self.metrics.update(logits.float().sigmoid(), targets.int())
+        self.logits.append(logits.detach().float())
+        self.targets.append(targets > 0.5)
 
-    def compute(self) -> dict[str, dict[str, float]]:
+    def compute(self) -> Figures:
         """Each figure by attribute."""
-        values = {name: value.tolist() for name, value in self.metrics.compute().items()}
-        balanced = [(r + s) / 2 for r, s in zip(values["recall"], values["specificity"], strict=True)]
-        kept = {"accuracy": values["accuracy"], "balanced_accuracy": balanced}
-        kept["average_precision"] = values["average_precision"]
-        return {figure: dict(zip(self.names, column, strict=True)) for figure, column in kept.items()}
+        logits, present = dim_zero_cat(self.logits), dim_zero_cat(self.targets)
+        right = (logits > 0) == present
+        rates = torch.stack([_share(right & state, state) for state in (present, ~present)])
+        precision = [
+            binary_average_precision(column, state.long()).item() if state.any() else None
+            for column, state in zip(logits.T, present.T, strict=True)
+        ]
+        columns = {
+            "accuracy": right.double().mean(dim=0).tolist(),
+            "balanced_accuracy": rates.nanmean(dim=0).tolist(),
+            "average_precision": precision,
+        }
+        return {figure: dict(zip(self.names, values, strict=True)) for figure, values in columns.items()}
 
-    def reset(self) -> None:
-        self.metrics.reset()
+
+def _share(part: Bool[Tensor, "n k"], whole: Bool[Tensor, "n k"]) -> Float[Tensor, " k"]:
+    return part.sum(dim=0).double() / whole.sum(dim=0)  # NaN of nothing
 
 
-def means(figures: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The mean of each figure over the attributes."""
-    return {figure: sum(values.values()) / len(values) for figure, values in figures.items()}
+def means(figures: Figures) -> dict[str, float | None]:
+    """The mean of each figure over the attributes that have it."""
+    known = {figure: [v for v in values.values() if v is not None] for figure, values in figures.items()}
+    return {figure: sum(values) / len(values) if values else None for figure, values in known.items()}
 
 
 class ClassifierModule(LightningModule):
@@ -70,7 +76,7 @@ class ClassifierModule(LightningModule):
         self.optimizer_factory = optimizer
         self.max_lr = max_lr
         self.metrics = AttributeMetrics(names)
-        self.figures: dict[str, dict[str, float]] = {}
+        self.figures: Figures = {}
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
         return self.network(images)
@@ -96,7 +102,9 @@ class ClassifierModule(LightningModule):
     def _finish(self, stage: str) -> None:
         self.figures = self.metrics.compute()
         self.metrics.reset()
-        self.log_dict({f"{stage}/{figure}": value for figure, value in means(self.figures).items()})
+        for figure, value in means(self.figures).items():
+            if value is not None:
+                self.log(f"{stage}/{figure}", value)
 
     def configure_optimizers(self) -> dict:
         optimizer = self.optimizer_factory(self.parameters())

@@ -10,15 +10,13 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from zsteer.checkpoints import load_classifier, load_network
-from zsteer.classifier import AttributeMetrics, means
+from zsteer.classifier import AttributeMetrics, Figures, means
 from zsteer.data import FaceData, scale
 from zsteer.files import whole, write_json
 from zsteer.networks import frozen, z_dim_of
 from zsteer.run import output_folder
 
 BATCH_SIZE = 256
-
-Table = dict[str, dict[str, float]]  # figure → attribute → value
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -28,7 +26,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.what == "generator":
         table = generator_rates(cfg, data)
         ratios = table["ratio"].values()
-        figures: dict[str, Any] = {"num_within_factor_1.5": sum(1 / 1.5 <= ratio <= 1.5 for ratio in ratios)}
+        within = sum(ratio is not None and 1 / 1.5 <= ratio <= 1.5 for ratio in ratios)
+        figures: dict[str, Any] = {"num_within_factor_1.5": within}
     else:
         table = classifier_figures(cfg, data)
         figures = means(table)
@@ -40,7 +39,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def classifier_figures(cfg: DictConfig, data: FaceData) -> Table:
+def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
     """Accuracy, balanced accuracy, average precision and base rate of each attribute that the data label."""
     classifier = load_classifier(cfg[cfg.what], cfg.what)
     network = frozen(classifier.network, torch.float32, device())
@@ -56,7 +55,7 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Table:
 
 
 @torch.no_grad()
-def generator_rates(cfg: DictConfig, data: FaceData) -> Table:
+def generator_rates(cfg: DictConfig, data: FaceData) -> Figures:
     """How often the judge sees each attribute in the generator's samples and in the data, and their ratio."""
     judge = load_classifier(cfg.judge, "judge")
     network = frozen(judge.network, torch.float32, device())
@@ -68,9 +67,9 @@ def generator_rates(cfg: DictConfig, data: FaceData) -> Table:
         for images, _ in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc="Scoring the data")
     ]
     rates = [torch.cat(states).double().mean(dim=0) for states in (sampled, real)]
-    ratio = rates[0] / rates[1].clamp_min(torch.finfo(torch.float64).tiny)
-    columns = {"rate_generated": rates[0], "rate_data": rates[1], "ratio": ratio}
-    return {figure: dict(zip(judge.names, values.tolist(), strict=True)) for figure, values in columns.items()}
+    generated, data_rates = (dict(zip(judge.names, rate.tolist(), strict=True)) for rate in rates)
+    ratio = {name: generated[name] / rate if rate else None for name, rate in data_rates.items()}
+    return {"rate_generated": {**generated}, "rate_data": {**data_rates}, "ratio": ratio}
 
 
 def device() -> str:
@@ -78,10 +77,14 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def write_table(path: Path, table: Table) -> None:
+def write_table(path: Path, table: Figures) -> None:
     """One row per attribute, one column per figure."""
     names = list(next(iter(table.values())))
     with whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["attribute", *table])
-        writer.writerows([name, *(f"{column[name]:.4f}" for column in table.values())] for name in names)
+        writer.writerows([name, *(_number(column[name]) for column in table.values())] for name in names)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

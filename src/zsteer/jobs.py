@@ -13,6 +13,7 @@ from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
+from tqdm import tqdm
 
 from zsteer import attributes, metrics, results
 from zsteer.checkpoints import NamedClassifier, load_classifier, load_network
@@ -221,7 +222,7 @@ def sample_where(
     columns = [attributes.find(name, networks.classifier.names, key="where") for name in where]
     wanted = torch.tensor(list(where.values()))
     accepted: list[Tensor] = []
-    for _ in range(MAX_SAMPLES // SAMPLE_BATCH):
+    for _ in tqdm(range(MAX_SAMPLES // SAMPLE_BATCH), desc="Looking for samples", unit_scale=SAMPLE_BATCH, leave=False):
         noise = torch.randn(SAMPLE_BATCH, z_dim_of(networks.generator), generator=random)
         fits = ((classifier(generator(noise))[:, columns] > 0) == wanted).all(dim=1)
         accepted += noise[fits]

@@ -170,6 +170,10 @@ def _fold_batch_norm(layers: nn.Sequential) -> None:
         conv, norm = layers[i], layers[i + 1]
         if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
             continue
-        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-            layers[i] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+        # Spectral norm and its like make a convolution of a class of its own, or hang a hook on it.
+        if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) or type(conv) not in (nn.Conv2d, nn.ConvTranspose2d):
+            continue
+        transpose = isinstance(conv, nn.ConvTranspose2d)
+        if not conv._forward_pre_hooks and not (transpose and conv.groups > 1):
+            layers[i] = fuse_conv_bn_eval(conv, norm, transpose)
             layers[i + 1] = nn.Identity()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -34,14 +35,15 @@ def cache_folder() -> Path:
 def reference_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[Float[Tensor, "samples k"]]:
     """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
     names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
-    missing = [i for i, name in enumerate(names) if not _path(name).is_file()]
-    computed: dict[str, Tensor] = {}
+    known = {name: logits for name in names if (logits := _load(name)) is not None}
+    missing = [i for i, name in enumerate(names) if name not in known]
     if missing:
         log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
         logits = compute_logits(generator, [classifiers[i] for i in missing])
         computed = dict(zip((names[i] for i in missing), logits, strict=True))
         _keep(computed)
-    return [computed[name] if name in computed else _load(name) for name in names]
+        known |= computed
+    return [known[name] for name in names]
 
 
 @torch.no_grad()
@@ -57,12 +59,15 @@ def compute_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> li
     return [torch.cat(logits) for logits in zip(*batches, strict=True)]
 
 
-def _path(name: str) -> Path:
-    return BUNDLED / name if (BUNDLED / name).is_file() else cache_folder() / name
-
-
-def _load(name: str) -> Tensor:
-    return load_file(_path(name))["logits"]
+def _load(name: str) -> Tensor | None:
+    for path in (BUNDLED / name, cache_folder() / name):
+        try:
+            return load_file(path)["logits"]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (SafetensorError, KeyError):
+            log.warning("%s is damaged; measuring again", path)
+    return None
 
 
 def _keep(computed: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Training runs: seed, instantiate, fit, and export the weights with their config and figures."""
 
-from datetime import timedelta
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from zsteer.callbacks import SampleGrid
+from zsteer.callbacks import LastCheckpoint, SampleGrid
 from zsteer.checkpoints import load_network, save_weights
 from zsteer.classifier import means
 from zsteer.files import write_json
@@ -23,11 +22,12 @@ def train_gan(cfg: DictConfig) -> dict[str, Any]:
     """Train a GAN; the run folder gets `generator.safetensors` (the average), `samples.png`, events and checkpoints."""
     folder = output_folder()
     seed_everything(cfg.seed, workers=True)
+    warnings.filterwarnings("ignore", ".*have no `validation_step`.*")  # a GAN has no validation loss
     data = instantiate(cfg.data)
     networks = {role: load_network(cfg[role], role).train() for role in ("generator", "discriminator")}
     module = instantiate(cfg.gan, **networks, seed=cfg.seed)
     trainer = trainer_of(cfg, folder, SampleGrid(folder, cfg.samples_every))
-    fit(trainer, module, data, cfg, folder)
+    fit(trainer, module, data, cfg.ckpt_path)
     figures = {"num_images": module.num_images}
     export(folder, "generator", module.ema_generator, cfg, figures)
     return figures
@@ -41,7 +41,7 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
     network = load_network(cfg.classifier, "classifier").train()
     module = instantiate(cfg.training, network=network, names=data.names)
     trainer = trainer_of(cfg, folder)
-    fit(trainer, module, data, cfg, folder)
+    fit(trainer, module, data, cfg.ckpt_path)
     trainer.test(module, data, verbose=False)
     figures = {"num_images": cfg.max_images, **{f"test_{name}": value for name, value in means(module.figures).items()}}
     export(folder, "classifier", module.network, cfg, {**figures, "attributes": module.figures})
@@ -50,21 +50,24 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
 
 def trainer_of(cfg: DictConfig, folder: Path, *callbacks: Callback) -> Trainer:
     """The Trainer of a training run: one epoch, which is the whole stream of images; TensorBoard in the run folder."""
-    often = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="last",
-        enable_version_counter=False,
-        train_time_interval=timedelta(minutes=cfg.checkpoint_minutes),
-    )
     return instantiate(
         cfg.trainer,
         precision=precision_of(cfg.trainer.precision),
         max_epochs=1,
         use_distributed_sampler=False,
         logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
-        callbacks=[often, *callbacks],
+        enable_checkpointing=False,  # Lightning's looks at the clock only under automatic optimization
+        callbacks=[LastCheckpoint(folder / "checkpoints" / "last.ckpt", float(cfg.checkpoint_minutes)), *callbacks],
         _convert_="all",
     )
+
+
+def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, ckpt_path: str | None) -> None:
+    """Train, or go on from a checkpoint: of an interrupted run, or of one that ended and gets a larger `max_images`."""
+    if ckpt_path is not None:
+        # An epoch is the whole stream. To Lightning a run that ended has had its epoch, so what is left is another one.
+        trainer.fit_loop.max_epochs = torch.load(ckpt_path, map_location="cpu", weights_only=True)["epoch"] + 1
+    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
 
 
 def precision_of(wanted: str) -> str:
@@ -77,12 +80,6 @@ def precision_of(wanted: str) -> str:
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
-
-
-def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, cfg: DictConfig, folder: Path) -> None:
-    """Train, from `ckpt_path` on if it is given, and keep the state in which training ended."""
-    trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
-    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
 
 
 def export(folder: Path, name: str, network: nn.Module, cfg: DictConfig, figures: dict[str, Any]) -> None:
