@@ -42,10 +42,11 @@ bench: $(INSTALLED) ## compare speeds, each with its alternative in the same pro
 	$(BIN)/python benchmarks/steering.py
 
 bundle: $(INSTALLED) ## train the bundled networks again (about two hours on two cores)
+	rm -rf outputs/bundle
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_classifier
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge
-	$(BIN)/python -m zsteer.bundle outputs/bundle
+	$(BIN)/python -m zsteer.bundling outputs/bundle
 
 clean: ## remove what make built
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache

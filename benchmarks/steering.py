@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from zsteer import commands
-from zsteer.jobs import load_networks
+from zsteer.loading import load_networks
 from zsteer.run import compose
 from zsteer.steering import TRAINER_SETTINGS, Rows, steer
 

@@ -3,24 +3,23 @@ import json
 import os
 import pickle
 import re
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from conftest import GOLDEN, REAL
 from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from zsteer import checkpoints, files
-from zsteer.attributes import CELEBA
-from zsteer.checkpoints import fingerprint, load_classifier, load_network, load_weights, save_weights
+from zsteer.checkpoints import fingerprint, load_weights, save_weights
 from zsteer.networks import Classifier, DCGANGenerator, Discriminator, Generator
 
-GOLDEN = Path(__file__).parent / "golden"
-REAL = Path(__file__).parents[2] / "shared" / "real" / "pretrained_classifier.pth"
+PUBLISHED = REAL / "pretrained_classifier.pth"
 
 
 def make(seed=0, hidden_dim=2):
@@ -143,10 +142,10 @@ def test_golden_checkpoints_load_strictly(make_network, file, key):
         assert torch.equal(tensor, state[name])
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the published classifier is not here")
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published classifier is not here")
 @pytest.mark.parametrize("key", ["classifier", None])
 def test_published_classifier_saved_on_cuda_loads(key):
-    network = load_weights(Classifier(), REAL, key, "classifier")
+    network = load_weights(Classifier(), PUBLISHED, key, "classifier")
     assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
     assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
 
@@ -455,39 +454,17 @@ def test_fingerprint_changes_with_the_structure_around_the_same_weights():
 
 
 def test_fingerprint_of_a_foreign_network_changes_with_its_source(monkeypatch):
-    sources = {type("Net", (nn.Module,), {"__module__": "foreign"}): f"return {word}" for word in ("x", "-x")}
-    monkeypatch.setattr(checkpoints.inspect, "getsource", sources.__getitem__)
-    one, other = (fingerprint(kind()) for kind in sources)
-    assert one != other
+    network = type("Net", (nn.Module,), {"__module__": "foreign"})()
+    monkeypatch.setitem(sys.modules, "foreign", sys)
+    prints = []
+    for source in ("return x", "return -x", "return x"):
+        monkeypatch.setattr(checkpoints.inspect, "getsource", lambda module, source=source: source)
+        prints.append(fingerprint(network))
+    assert prints[0] == prints[2] != prints[1]
 
 
-def section(**more):
-    network = {"_target_": "zsteer.networks.Classifier", "n_classes": 40, "hidden_dim": 8}
-    return OmegaConf.create({"network": network, "attributes": "celeba", **more})
-
-
-def test_load_network_gives_the_checkpoints_weights_in_eval_mode():
-    path = GOLDEN / "pretrained_classifier.pth"
-    network = load_network(section(checkpoint=str(path), checkpoint_key="classifier"), "classifier")
-    assert not network.training
-    assert_same(network, load_weights(Classifier(hidden_dim=8), path))
-
-
-@pytest.mark.parametrize("more", [{}, {"checkpoint": None}, {"checkpoint": None, "checkpoint_key": None}])
-def test_load_network_without_a_checkpoint_gives_new_weights(more):
-    assert isinstance(load_network(section(**more), "classifier"), Classifier)
-
-
-def test_load_network_refuses_what_is_no_network():
-    with pytest.raises(ValueError, match=r"judge\.network=builtins\.dict must be a torch\.nn\.Module"):
-        load_network(OmegaConf.create({"network": {"_target_": "builtins.dict"}}), "judge")
-
-
-def test_load_classifier_names_its_logits():
-    assert load_classifier(section(), "classifier").names == CELEBA
-    assert load_classifier(section(attributes=["age", "smiling"]), "judge").names == ("age", "Smiling")
-
-
-def test_load_classifier_names_the_key_of_wrong_attributes():
-    with pytest.raises(ValueError, match=r"judge\.attributes="):
-        load_classifier(section(attributes="imagenet"), "judge")
+def test_fingerprint_changes_with_a_setting_that_is_no_weight():
+    network = make()
+    before = fingerprint(network)
+    network.truncation = 0.7
+    assert fingerprint(network) != before

@@ -193,14 +193,14 @@ def test_folds_divide_the_training_images(faces):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size=0 must be a whole number of at least 1"),
+        ({"batch_size": 0}, "data.batch_size=0 must be a whole number, 1 or more"),
         ({"batch_size": True}, "data.batch_size=True must be"),
         ({"max_images": -1}, "max_images=-1 must be"),
         ({"seed": -1}, "data.seed=-1 must be"),
         ({"num_workers": -1}, "data.num_workers=-1 must be"),
         ({"fold": "third"}, "data.fold='third' must be one of all, even, odd"),
-        ({"num_val": 0}, "data.num_val=0 must be a whole number from 1 to"),
-        ({"num_train": 10**9}, "data.num_train=1000000000 must be a whole number from 1 to"),
+        ({"num_val": 0}, "data.num_val=0 must be a whole number, from 1 to"),
+        ({"num_train": 10**9}, "data.num_train=1000000000 must be a whole number, from 1 to"),
         ({"correlation": "some"}, "data.correlation='some' must be one of celeba, none"),
         ({"attributes": []}, "data.attributes=.* must be a list of one or more"),
     ],

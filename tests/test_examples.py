@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import REAL
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ("--config-dir", str(ROOT / "examples" / "faces"), "experiment=glasses")
-PUBLISHED = ROOT.parent / "shared" / "real" / "pretrained_classifier.pth"
+PUBLISHED = REAL / "pretrained_classifier.pth"
 
 
 @pytest.fixture

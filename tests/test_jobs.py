@@ -162,11 +162,11 @@ def test_a_completed_run_is_not_overwritten(command, tmp_path):
     folder = tmp_path / "kept"
     words = ("num_steps=1", "num_images=1", "judge=none", f"hydra.run.dir={folder}")
     assert command("steer", *words).code == 0
-    before = {path: path.read_bytes() for path in folder.glob("*.json")}
-    ended = command("steer", *words)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    ended = command("steer", *words, "target=Male")
     assert ended.code != 0
     assert "already holds a completed run" in ended.err
-    assert before == {path: path.read_bytes() for path in folder.glob("*.json")}
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 SETTINGS = {
@@ -191,6 +191,8 @@ SETTINGS = {
     "unknown attribute in where": (["where={Mail: true}"], ["where", "'Mail'", "'Male'"]),
     "where without true or false": (["where={Male: 2}"], ["where", "Male", "true or false"]),
     "where that is no mapping": (["where=Male"], ["where=", "Male"]),
+    "attributes that are no list": (["classifier.attributes=5"], ["classifier.attributes=5"]),
+    "a seed beyond all generators": (["seed=99999999999999999999"], ["seed=99999999999999999999"]),
     "two devices": (["trainer.devices=2"], ["trainer.devices=2"]),
     "unknown precision": (["trainer.precision=8"], ["trainer.precision=8"]),
     "no classifier": (["classifier.network=null"], ["classifier.network"]),
@@ -235,6 +237,7 @@ def test_a_run_folder_that_cannot_be_written_is_named(command, tmp_path):
     (tmp_path / "file").write_text("in the way")
     ended = command("steer", f"hydra.run.dir={tmp_path / 'file' / 'run'}")
     assert ended.code != 0
+    assert "hydra.run.dir" in ended.err
     assert str(tmp_path / "file") in ended.err
     assert len(ended.err.strip().splitlines()) <= 6
 

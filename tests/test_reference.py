@@ -84,7 +84,7 @@ def test_only_what_is_missing_is_computed(monkeypatch):
     reference_logits(generator, [one])
     computed = []
     original = reference.compute_logits
-    monkeypatch.setattr(reference, "compute_logits", lambda g, c: computed.append(c) or original(g, c))
+    monkeypatch.setattr(reference, "compute_logits", lambda g, c, d: computed.append(c) or original(g, c, d))
     reference_logits(generator, [one, other])
     assert computed == [[other]]
 

@@ -243,13 +243,13 @@ def test_table_lists_each_figure_and_a_dash_for_what_is_unknown():
 
 
 def test_table_names_the_three_largest_side_effects_in_order():
-    effects = {"Male": 0.5, "Young": -2.0, "Bangs": 0.1, "Chubby": 1.25, "Bald": 0.0}
-    last = table(FIGURES, effects).splitlines()[-1]
+    effects = {"Male": 0.5, "Young": 2.0, "Bangs": 0.1, "Chubby": 1.25, "Bald": 0.0}
+    last = table({"gain_judge": 1.0}, effects).splitlines()[-1]
     assert "largest side effects" in last
-    assert last.index("Young -2.00") < last.index("Chubby +1.25") < last.index("Male +0.50")
+    assert last.index("Young 2.00") < last.index("Chubby 1.25") < last.index("Male 0.50")
     assert "Bangs" not in last and "Bald" not in last
 
 
 def test_table_without_a_judge_says_that_the_gain_is_unconfirmed():
     assert "unconfirmed" in table(FIGURES, {})
-    assert "unconfirmed" not in table(FIGURES, {"Male": 0.5})
+    assert "unconfirmed" not in table({"gain_judge": 1.0}, {})

@@ -238,7 +238,7 @@ def test_bfloat16_goes_the_same_way_roughly():
 def test_scores_that_are_not_finite_stop_the_run_and_keep_what_was_recorded():
     generator, classifier, _ = linear_pair()
     rows = joined(rows_of(2, target=0, penalty_weight=0.0), rows_of(1, target=0, step_size=1e308, job=1))
-    noise = torch.full((3, 5), 1e200, dtype=torch.float64)
+    noise = torch.ones(3, 5, dtype=torch.float64)
     with pytest.raises(NonFiniteScore, match=r"step 1 in rows \[2\]") as caught:
         run(generator, classifier, noise, rows, Ascent(partial(torch.optim.SGD, lr=1e10)), 3)
     assert len(caught.value.history.noise) == 1

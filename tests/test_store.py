@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from zsteer.store import ImageStore, build_store, check_count
+from zsteer.store import ImageStore, build_store
 
 
 def fill(indices):
@@ -124,12 +124,6 @@ def test_damaged_store(tmp_path, damage):
         np.save(folder / "targets.npy", np.zeros((30, 2)))
     with pytest.raises(ValueError, match=f"{folder}.*prepare it again"):
         ImageStore.open(folder)
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.5, True, "4", None, 11])
-def test_counts_are_whole_numbers_in_range(value):
-    with pytest.raises(ValueError, match="data.n=.* must be a whole number from 1 to 10"):
-        check_count("data.n", value, 1, 10)
 
 
 def test_full_disk_is_an_error_with_the_size(tmp_path, monkeypatch):

@@ -63,3 +63,9 @@ def test_a_folder_without_jobs_is_refused(command, tmp_path):
     ended = command("summarize", f"sweep={tmp_path / 'empty'}")
     assert ended.code != 0
     assert "holds no job" in ended.err.splitlines()[-1]
+
+
+def test_a_sweep_over_several_devices_is_refused(command):
+    ended = command("train_gan", "seed=0,1", "trainer=ddp", "trainer.devices=2", sweep=True)
+    assert ended.code != 0
+    assert "trainer.devices=2 must be 1 in a sweep" in ended.err

@@ -222,3 +222,18 @@ def test_automatic_precision_is_bfloat16_where_the_hardware_multiplies_it(cuda, 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert precision_of("auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [({"generator": {}}, "is not a checkpoint of a training run"), ({"epoch": 0, "state_dict": {}}, "missing")],
+)
+def test_what_is_no_checkpoint_of_this_training_is_refused(run, tmp_path, content, said):
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=f"ckpt_path=.*{said}"):
+        run(train_gan, "train_gan", *GAN, f"ckpt_path={tmp_path / 'other.ckpt'}")
+
+
+def test_logits_and_targets_that_differ_in_number_are_named(run):
+    with pytest.raises(ValueError, match=r"classifier.network gives \[2, 40\] for 2 images.* 1 names"):
+        run(train_classifier, "train_classifier", *CLASSIFIER, "data.attributes=[Smiling]")

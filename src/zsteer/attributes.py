@@ -5,7 +5,8 @@ attribute is reported before torch is loaded.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 # Share of CelebA's images that have the attribute, in per cent, in the order of CelebA's annotation file.
 RATES = {
@@ -111,7 +112,7 @@ def find(name: str, names: Sequence[str], key: str = "target", owner: str = "the
     raise ValueError(f"{key}={name!r} is not an attribute of {owner}; {hint}")
 
 
-def resolve(names: str | Iterable[str], key: str = "classifier.attributes") -> tuple[str, ...]:
+def resolve(names: Any, key: str = "classifier.attributes") -> tuple[str, ...]:
     """The names that a config's `attributes` stands for: `celeba` for CelebA's forty, or the names themselves.
 
     Raises:
@@ -121,6 +122,8 @@ def resolve(names: str | Iterable[str], key: str = "classifier.attributes") -> t
         if names != "celeba":
             raise ValueError(f"{key}={names!r} must be 'celeba' or a list of names")
         return CELEBA
+    if not isinstance(names, Sequence):
+        raise ValueError(f"{key}={names} must be 'celeba' or a list of names")
     resolved = tuple(canonical(name) for name in names)
     if not resolved or len({_key(name) for name in resolved}) < len(resolved):
         raise ValueError(f"{key}={list(names)} must be a list of one or more different names")

@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zsteer.attributes import CELEBA, canonical
+from zsteer.checks import whole_number
 from zsteer.files import whole
-from zsteer.store import ImageStore, build_store, check_count, check_writable, is_complete
+from zsteer.store import ImageStore, build_store, check_writable, is_complete
 
 SIZE = 64
 ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
@@ -250,7 +251,7 @@ def prepare(root: str | os.PathLike, store: str | os.PathLike, workers: int | No
         FileNotFoundError: files are missing.
         ValueError: files are damaged or do not fit together, or the store cannot be written.
     """
-    workers = check_count("data.workers", workers or os.cpu_count() or 1, 1)
+    workers = whole_number(workers or os.cpu_count() or 1, "data.workers", 1)
     store = Path(store).absolute()
     sources = find_sources(root)
     check_writable(store, "data.store")

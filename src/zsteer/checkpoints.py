@@ -5,62 +5,35 @@ import inspect
 import pickle
 import re
 import struct
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from zsteer import attributes
+from zsteer import __version__
 from zsteer.files import whole, write_json
 
 StateDict = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class NamedClassifier:
-    """A classifier and the names of its logits."""
-
-    network: nn.Module
-    names: tuple[str, ...]
-
-
 # What data-parallel wrappers and torch.compile put into each key.
 _WRAPPERS = frozenset({"module", "_orig_mod"})
+
+# Settings that a network keeps as attributes of its modules.
+_PLAIN = (bool, int, float, str, tuple, type(None))
 
 # What torch.load raises for files that are none of its own, or cut short.
 _UNREADABLE = (
     *(SafetensorError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, LookupError, AttributeError),
     *(TypeError, ValueError, ArithmeticError, AssertionError, struct.error),
 )
-
-
-def load_network(section: DictConfig, role: str) -> nn.Module:
-    """The network of a config group, in eval mode, with the weights of its checkpoint if it names one.
-
-    Raises:
-        ValueError, FileNotFoundError: see `load_weights`; or the class is not a network's.
-    """
-    network = instantiate(section.network)
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"{role}.network={section.network._target_} must be a torch.nn.Module")
-    if section.get("checkpoint") is not None:
-        load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
-    return network.eval()
-
-
-def load_classifier(section: DictConfig, role: str) -> NamedClassifier:
-    """The classifier of a config group and its attributes' names."""
-    names = attributes.resolve(section.attributes, f"{role}.attributes")
-    return NamedClassifier(load_network(section, role), names)
 
 
 def load_weights(network: nn.Module, path: str | Path, key: str | None = None, role: str = "network") -> nn.Module:
@@ -77,8 +50,8 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, r
         ValueError: unreadable, refused, without the key, or of another architecture.
     """
     where = f"{role}.checkpoint={path}"
-    state = _select(_read(Path(path), where), set(network.state_dict()), key, where, role)
-    _check_same(state, network.state_dict(), where, role)
+    state = _select(read(Path(path), where), set(network.state_dict()), key, where, role)
+    check_same(state, network.state_dict(), where, role)
     network.load_state_dict(state)
     return network
 
@@ -98,25 +71,37 @@ def save_weights(
 
 
 def fingerprint(network: nn.Module) -> str:
-    """16 hex digits that change with the network's class, structure, weights and (outside zsteer) source."""
-    kind = type(network)
-    digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}\n{network!r}".encode())
-    if not kind.__module__.startswith("zsteer."):
-        digest.update(_source(kind).encode())
-    for name, tensor in sorted(network.state_dict().items()):
+    """16 hex digits of all that a network computes with: weights, buffers, structure, settings and source."""
+    digest = hashlib.sha256(f"{__version__}\n{network!r}".encode())
+    for name, module in network.named_modules():
+        settings = {
+            key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"
+        }
+        digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {settings}".encode())
+    for source in sorted({_source(type(module)) for module in network.modules()}):
+        digest.update(source.encode())
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _source(kind: type) -> str:
+    """The file in which somebody's own network is written; torch and zsteer are known by their versions."""
+    if kind.__module__.partition(".")[0] in ("torch", "torchvision", "zsteer"):
+        return ""
     try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):  # defined in a prompt or a frozen program: weights and structure must do
+        return inspect.getsource(sys.modules[kind.__module__])
+    except (OSError, TypeError, KeyError):  # written in a prompt or a frozen program
         return ""
 
 
-def _read(path: Path, where: str) -> Mapping[Any, Any]:
+def read(path: Path, where: str) -> Mapping[Any, Any]:
+    """What a checkpoint holds, on the CPU, with nothing in it run.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, unreadable, or refused; the message begins with `where`.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{where}: no such file")
     if path.stat().st_size == 0:
@@ -161,10 +146,11 @@ def _select(content: Mapping[Any, Any], expected: set[str], key: str | None, whe
         if name == wanted or name.endswith(f".{wanted}")
     )
     if key is not None:
-        if not any(key in name.split(".")[:-1] for name in tensors):
+        named = Counter({prefix: count for prefix, count in prefixes.items() if f".{key}." in f".{prefix}"})
+        if not named and (prefixes or not any(name.startswith(f"{key}.") for name in tensors)):
             known = sorted({name.removeprefix("state_dict.").partition(".")[0] for name in tensors})
             raise ValueError(f"{where}: no entry {key!r}; {role}.checkpoint_key can be one of {_listed(known)}")
-        prefixes = Counter({prefix: count for prefix, count in prefixes.items() if key in prefix.split(".")})
+        prefixes = named
     if not prefixes:
         return {name.removeprefix(f"{key}."): tensor for name, tensor in tensors.items()}
     most = max(prefixes.values())
@@ -189,7 +175,12 @@ def _listed(names: Sequence[str]) -> str:
     return f"{list(names[:6])}{' and others' if len(names) > 6 else ''}"
 
 
-def _check_same(state: StateDict, expected: Mapping[str, Tensor], where: str, role: str) -> None:
+def check_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, role: str) -> None:
+    """Compare names and shapes with a network's.
+
+    Raises:
+        ValueError: some are missing, unexpected or misshapen.
+    """
     missing = sorted(set(expected) - set(state))
     unexpected = sorted(set(state) - set(expected))
     misshapen = [

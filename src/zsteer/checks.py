@@ -3,7 +3,7 @@
 Every message names the value, the constraint and the key.
 """
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from zsteer import attributes
 
 EDITS = {"add": 1.0, "remove": -1.0}
+MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
@@ -23,8 +24,8 @@ def steer(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     for key in ("num_steps", "num_images", "show_every"):
-        whole_number(cfg, key, minimum=1)
-    whole_number(cfg, "seed", minimum=0)
+        whole_number(cfg[key], key, 1)
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg, "penalty_weight", minimum=0.0)
     real_number(cfg, "step_size", above=0.0)
     choice(cfg, "edit", tuple(EDITS))
@@ -57,9 +58,10 @@ def train(cfg: DictConfig, *roles: str) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    for key in ("max_images", "data.batch_size"):
-        whole_number(cfg, key, minimum=1)
-    whole_number(cfg, "seed", minimum=0)
+    for key in ("max_images", "data.batch_size", "samples_every", "gan.r1_every"):
+        value = OmegaConf.select(cfg, key, default=1)
+        whole_number(value, key, 1)
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg, "checkpoint_minutes", above=0.0)
     for role in roles:
         network(cfg, role)
@@ -75,8 +77,8 @@ def evaluate(cfg: DictConfig) -> None:
     """
     choice(cfg, "what", ("classifier", "judge", "generator"))
     choice(cfg, "split", ("train", "val", "test", "all"))
-    whole_number(cfg, "num_images", minimum=1)
-    whole_number(cfg, "seed", minimum=0)
+    whole_number(cfg.num_images, "num_images", 1)
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
     for role in ("generator", "judge") if cfg.what == "generator" else (cfg.what,):
         if cfg[role] is None:
             raise ValueError(f"{role}=none: what={cfg.what} needs one")
@@ -111,17 +113,19 @@ def choice(cfg: DictConfig, key: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{key}={value} must be one of {', '.join(choices)}")
 
 
-def whole_number(cfg: DictConfig, key: str, minimum: int) -> None:
-    """An integer that is at least `minimum`."""
-    value = OmegaConf.select(cfg, key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{key}={value} must be a whole number, {minimum} or more")
+def whole_number(value: Any, key: str, least: int, most: int | None = None) -> int:
+    """Return `value` if it is an integer in [least, most]."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        limits = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{key}={value} must be a whole number, {limits}")
+    return value
 
 
 def real_number(cfg: DictConfig, key: str, minimum: float | None = None, above: float | None = None) -> None:
     """A finite number that is at least `minimum` or greater than `above`."""
     value = OmegaConf.select(cfg, key)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not number or (minimum is not None and value < minimum) or (above is not None and value <= above):
         bound = f"{minimum:g} or more" if minimum is not None else f"greater than {above:g}"
         raise ValueError(f"{key}={value} must be a finite number, {bound}")

@@ -1,6 +1,6 @@
 """Attribute classifier training: the LightningModule and its metrics per attribute."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,9 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
+from zsteer.networks import OptimizerFactory
+
 Figures = dict[str, dict[str, float | None]]  # figure → attribute → value
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class AttributeMetrics(Metric):
@@ -23,6 +24,8 @@ class AttributeMetrics(Metric):
     """
 
     full_state_update = False
+    logits: list[Tensor]
+    targets: list[Tensor]
 
     def __init__(self, names: Sequence[str]):
         super().__init__()

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zsteer.attributes import CELEBA, find, resolve
 from zsteer.celeba import celeba_store
-from zsteer.store import SPLITS, TEST, TRAIN, VAL, ImageStore, build_store, check_count
+from zsteer.checks import whole_number
+from zsteer.store import SPLITS, TEST, TRAIN, VAL, ImageStore, build_store
 
 FOLDS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 CORRELATIONS = ("celeba", "none")
@@ -76,8 +77,8 @@ def procedural_store(
 
 def _check_procedural(num_train: int, num_val: int, num_test: int, seed: int, correlation: str) -> list[int]:
     for key, value in (("num_train", num_train), ("num_val", num_val), ("num_test", num_test)):
-        check_count(f"data.{key}", value, 1, _SPLIT_STRIDE)
-    check_count("data.faces_seed", seed, 0)
+        whole_number(value, f"data.{key}", 1, _SPLIT_STRIDE)
+    whole_number(seed, "data.faces_seed", 0)
     if correlation not in CORRELATIONS:
         raise ValueError(f"data.correlation={correlation!r} must be one of {', '.join(CORRELATIONS)}")
     return [num_train, num_val, num_test]
@@ -220,11 +221,11 @@ class FaceData(LightningDataModule):
         start: int = 0,
     ):
         super().__init__()
-        check_count("data.batch_size", batch_size, 1)
-        check_count("max_images", max_images, 1)
-        check_count("data.seed", seed, 0)
-        check_count("data.num_workers", num_workers, 0)
-        check_count("data.start", start, 0)
+        whole_number(batch_size, "data.batch_size", 1)
+        whole_number(max_images, "max_images", 1)
+        whole_number(seed, "data.seed", 0)
+        whole_number(num_workers, "data.num_workers", 0)
+        whole_number(start, "data.start", 0)
         if fold not in FOLDS:
             raise ValueError(f"data.fold={fold!r} must be one of {', '.join(FOLDS)}")
         self.root = Path(root)
@@ -383,7 +384,7 @@ class CelebA(FaceData):
     ):
         super().__init__(**training)
         if workers is not None:
-            check_count("data.workers", workers, 1)
+            whole_number(workers, "data.workers", 1)
         self.settings = (store, download, workers)
 
     def open_store(self) -> ImageStore:

@@ -9,10 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from zsteer.checkpoints import load_classifier, load_network
 from zsteer.classifier import AttributeMetrics, Figures, means
 from zsteer.data import FaceData, scale
 from zsteer.files import whole, write_json
+from zsteer.loading import load_classifier, load_network, try_generator
 from zsteer.networks import frozen, z_dim_of
 from zsteer.run import output_folder
 
@@ -41,7 +41,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 @torch.no_grad()
 def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
     """Accuracy, balanced accuracy, average precision and base rate of each attribute that the data label."""
-    classifier = load_classifier(cfg[cfg.what], cfg.what)
+    example = scale(torch.from_numpy(data.store.images[:2]))
+    classifier = load_classifier(cfg[cfg.what], cfg.what, example)
     network = frozen(classifier.network, torch.float32, device())
     shared = [name for name in data.names if name in classifier.names]
     if not shared:
@@ -57,9 +58,9 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
 @torch.no_grad()
 def generator_rates(cfg: DictConfig, data: FaceData) -> Figures:
     """How often the judge sees each attribute in the generator's samples and in the data, and their ratio."""
-    judge = load_classifier(cfg.judge, "judge")
-    network = frozen(judge.network, torch.float32, device())
-    generator = frozen(load_network(cfg.generator, "generator"), torch.float32, device())
+    generator = load_network(cfg.generator, "generator")
+    judge = load_classifier(cfg.judge, "judge", try_generator(generator))
+    generator, network = (frozen(network, torch.float32, device()) for network in (generator, judge.network))
     noise = torch.randn(cfg.num_images, z_dim_of(generator), generator=torch.Generator().manual_seed(cfg.seed))
     sampled = [network(generator(z.to(device()))) > 0 for z in tqdm(noise.split(BATCH_SIZE), desc="Sampling")]
     real = [

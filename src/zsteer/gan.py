@@ -1,7 +1,6 @@
 """GAN training: the LightningModule that alternates discriminator and generator steps, and the generator's average."""
 
 import copy
-from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -10,9 +9,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from zsteer.losses import bce_discriminator, bce_generator, r1_penalty
-from zsteer.networks import z_dim_of
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+from zsteer.networks import OptimizerFactory, z_dim_of
 
 
 class GANModule(LightningModule):

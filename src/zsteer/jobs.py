@@ -11,14 +11,14 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from zsteer import attributes, metrics, results
-from zsteer.checkpoints import NamedClassifier, load_classifier, load_network
 from zsteer.checks import EDITS
 from zsteer.files import write_json
+from zsteer.loading import NamedClassifier, Networks, load_networks
 from zsteer.metrics import Scored
 from zsteer.networks import frozen, z_dim_of
 from zsteer.reference import reference_logits
@@ -27,15 +27,6 @@ from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, Rows, ste
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
 SAMPLE_BATCH = 200
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The trained networks of a run; without a judge its gain stays unconfirmed."""
-
-    generator: nn.Module
-    classifier: NamedClassifier
-    judge: NamedClassifier | None
 
 
 @dataclass(frozen=True)
@@ -91,8 +82,9 @@ def perform(cfg: DictConfig) -> Steered:
         NonFiniteScore: a score became NaN or infinite; its `history` has the steps before.
     """
     torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
-    networks = load_networks(cfg)
-    noise = starting_noise(cfg, networks)
+    dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
+    networks = load_networks(cfg, dtype)
+    noise = starting_noise(cfg, networks).to(dtype)
     method = instantiate(cfg.method)
     target = attributes.find(cfg.target, networks.classifier.names)
     rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], float(cfg.penalty_weight), float(cfg.step_size))
@@ -109,80 +101,57 @@ def perform(cfg: DictConfig) -> Steered:
         "num_images": len(noise),
         "seed": cfg.seed,
     }
-    return measured(networks, rows, history, settings)
+    return measured(networks, rows, history, settings, trainer.strategy.root_device)
 
 
-def measured(networks: Networks, rows: Rows, history: History, settings: dict[str, Any]) -> Steered:
-    """A job's figures and picture, from its history; the judge scores the first and the last images."""
+def measured(
+    networks: Networks, rows: Rows, history: History, settings: dict[str, Any], device: torch.device
+) -> Steered:
+    """A job's figures and picture, from its history; the judge scores the first and the last images.
+
+    Raises:
+        ValueError: a classifier gives NaN or infinity.
+    """
     target, sign = settings["target"], EDITS[settings["edit"]]
     scorers = [scorer for scorer in (networks.classifier, networks.judge) if scorer is not None]
-    references = reference_logits(networks.generator, [scorer.network for scorer in scorers])
-    classifier = Scored(networks.classifier.names, history.logits[0].cpu(), history.logits[-1].cpu(), references[0])
+    references = reference_logits(networks.generator, [scorer.network for scorer in scorers], device)
+    for role, reference in zip(("classifier", "judge"), references, strict=False):
+        _check_finite(role, reference)
+    classifier = Scored(networks.classifier.names, history.logits[0], history.logits[-1], references[0])
     judge, captions, effects = None, [], {}
     if networks.judge is not None:
-        before, after = (_logits(networks.judge, history.images[step]) for step in (0, max(history.images)))
+        before, after = (_logits(networks.judge, history.images[step], device) for step in (0, max(history.images)))
+        _check_finite("judge", torch.cat([before, after]))
         judge = Scored(networks.judge.names, before, after, references[1])
         column = attributes.find(target, judge.names)
         probabilities = zip(before[:, column].sigmoid(), after[:, column].sigmoid(), strict=True)
-        captions = [f"{start:.2f} → {end:.2f}" for start, end in probabilities]
+        captions = [f"{start:.2f} to {end:.2f}" for start, end in probabilities]
         effects = metrics.side_effects(judge, metrics.others_of(target, judge.names))
     figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
     return Steered(history, rows, settings, figures, effects, results.picture(history, captions))
 
 
-def load_networks(cfg: DictConfig) -> Networks:
-    """The generator, classifier and judge of a config, with their weights, tried on two noise vectors.
-
-    Raises:
-        ValueError, FileNotFoundError: weights or sizes do not fit; the message names the config group.
-    """
-    generator = load_network(cfg.generator, "generator")
-    images = _try(generator, torch.randn(2, z_dim_of(generator)), "generator", "noise")
-    if images.ndim != 4 or images.shape[:2] != (2, 3):
-        raise ValueError(f"generator.network must map noise [n, z_dim] to images [n, 3, H, W], not {_shape(images)}")
-    classifier = _tried_classifier(cfg.classifier, "classifier", images)
-    judge = None if cfg.judge is None else _tried_classifier(cfg.judge, "judge", images)
-    return Networks(generator, classifier, judge)
-
-
-def _tried_classifier(section: DictConfig, role: str, images: Tensor) -> NamedClassifier:
-    classifier = load_classifier(section, role)
-    logits = _try(classifier.network, images, role, "the generator's images")
-    if logits.ndim != 2 or logits.shape[1] != len(classifier.names):
-        raise ValueError(
-            f"{role}.attributes has {len(classifier.names)} names, but {role}.network gives {_shape(logits)} for"
-            f" 2 images; give one name for each of its outputs"
-        )
-    return classifier
-
-
 @torch.no_grad()
-def _try(network: nn.Module, inputs: Tensor, role: str, what: str) -> Tensor:
-    try:
-        return network(inputs)
-    except Exception as error:  # whatever somebody's network may raise, the remedy is theirs
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{role}.network cannot take {what} of shape {_shape(inputs)}: {reason}") from error
+def _logits(
+    classifier: NamedClassifier, images: Float[Tensor, "n 3 h w"], device: torch.device
+) -> Float[Tensor, "n k"]:
+    return frozen(classifier.network, torch.float32, device)(images.float().to(device)).cpu()
 
 
-def _shape(tensor: Tensor) -> str:
-    return str(list(tensor.shape))
-
-
-@torch.no_grad()
-def _logits(scorer: NamedClassifier, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
-    return frozen(scorer.network, torch.float32, images.device)(images.float()).cpu()
+def _check_finite(role: str, logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        remedy = "use another, or judge=none" if role == "judge" else "use another"
+        raise ValueError(f"{role}.network gives NaN or infinite logits for this generator's images; {remedy}")
 
 
 def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_dim"]:
     """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`."""
-    dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
     if cfg.noise is not None:
-        return read_noise(Path(cfg.noise), z_dim_of(networks.generator)).to(dtype)
+        return read_noise(Path(cfg.noise), z_dim_of(networks.generator))
     random = torch.Generator().manual_seed(cfg.seed)
     if not cfg.where:
-        return torch.randn(cfg.num_images, z_dim_of(networks.generator), generator=random).to(dtype)
-    return sample_where(networks, dict(cfg.where), cfg.num_images, random).to(dtype)
+        return torch.randn(cfg.num_images, z_dim_of(networks.generator), generator=random)
+    return sample_where(networks, dict(cfg.where), cfg.num_images, random)
 
 
 def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
@@ -200,7 +169,7 @@ def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
         raise ValueError(f"noise={path} is not a readable .safetensors file ({error})") from error
     if noise.ndim != 2 or noise.shape[1] != z_dim or len(noise) == 0:
         raise ValueError(
-            f"noise={path} has shape {_shape(noise)}; it must be [n, {z_dim}], z_dim being the generator's"
+            f"noise={path} has shape {list(noise.shape)}; it must be [n, {z_dim}], z_dim being the generator's"
         )
     if not noise.is_floating_point():
         raise ValueError(f"noise={path} is {str(noise.dtype).removeprefix('torch.')}; it must be a floating type")

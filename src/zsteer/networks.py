@@ -5,12 +5,16 @@ classifier maps images to logits `[n, K]`.
 """
 
 import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# How a config says which optimizer: a class of torch.optim with everything set but the parameters.
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 LEAKY_SLOPE = 0.2  # of every LeakyReLU here (Radford et al. 2016)
 
@@ -160,7 +164,7 @@ def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = 
     """
     network = copy.deepcopy(network).eval().requires_grad_(False).double()
     for module in list(network.modules()):
-        if isinstance(module, nn.Sequential):
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold_batch_norm(module)
     return network.to(device, dtype).to(memory_format=torch.channels_last)
 
@@ -168,12 +172,12 @@ def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = 
 def _fold_batch_norm(layers: nn.Sequential) -> None:
     for i in range(len(layers) - 1):
         conv, norm = layers[i], layers[i + 1]
-        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+        # Of just these classes: subclasses compute something else, and so may hooks, which spectral norm hangs on.
+        if type(conv) not in (nn.Conv2d, nn.ConvTranspose2d) or type(norm) is not nn.BatchNorm2d:
             continue
-        # Spectral norm and its like make a convolution of a class of its own, or hang a hook on it.
-        if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) or type(conv) not in (nn.Conv2d, nn.ConvTranspose2d):
-            continue
+        assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d)
+        hooked = any(layer._forward_pre_hooks or layer._forward_hooks for layer in (conv, norm))
         transpose = isinstance(conv, nn.ConvTranspose2d)
-        if not conv._forward_pre_hooks and not (transpose and conv.groups > 1):
+        if norm.track_running_stats and not hooked and not (transpose and conv.groups > 1):
             layers[i] = fuse_conv_bn_eval(conv, norm, transpose)
             layers[i + 1] = nn.Identity()

@@ -24,6 +24,8 @@ SEED = 0
 BATCH_SIZE = 128
 BUNDLED = Path(__file__).parent / "bundle" / "reference"
 
+Device = torch.device | str
+
 log = logging.getLogger(__name__)
 
 
@@ -32,14 +34,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsteer" / "reference"
 
 
-def reference_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[Float[Tensor, "samples k"]]:
+def reference_logits(
+    generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
+) -> list[Float[Tensor, "samples k"]]:
     """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
     names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
     known = {name: logits for name in names if (logits := _load(name)) is not None}
     missing = [i for i, name in enumerate(names) if name not in known]
     if missing:
         log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
-        logits = compute_logits(generator, [classifiers[i] for i in missing])
+        logits = compute_logits(generator, [classifiers[i] for i in missing], device)
         computed = dict(zip((names[i] for i in missing), logits, strict=True))
         _keep(computed)
         known |= computed
@@ -47,10 +51,11 @@ def reference_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> 
 
 
 @torch.no_grad()
-def compute_logits(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[Float[Tensor, "samples k"]]:
+def compute_logits(
+    generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
+) -> list[Float[Tensor, "samples k"]]:
     """The same, computed."""
     noise = torch.randn(NUM_SAMPLES, z_dim_of(generator), generator=torch.Generator().manual_seed(SEED))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
     batches = []
     for z in noise.split(BATCH_SIZE):

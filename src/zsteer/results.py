@@ -27,12 +27,12 @@ def save_history(path: Path, history: History) -> None:
         "score": torch.stack(history.scores).mean(dim=1) if history.scores else torch.empty(0),
     }
     with whole(path) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 
 def picture(history: History, captions: Sequence[str] = ()) -> Float[Tensor, "3 h w"]:
     """The shown images in [0, 1]: one column per image, time downwards, the last row final; captions below."""
-    rows = [history.images[step].cpu() for step in sorted(history.images)]
+    rows = [history.images[step] for step in sorted(history.images)]
     grid = grid_of(torch.cat(rows), columns=len(rows[0]))
     if not captions:
         return grid
@@ -67,7 +67,7 @@ def write_events(
 ) -> None:
     """Write TensorBoard events: scalars per step, images at the shown steps, the picture, one HParams row."""
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
-    target = rows.target.to(history.logits[0].device)[:, None]
+    target = rows.target[:, None]
     for step, (noise, logits) in enumerate(zip(history.noise, history.logits, strict=True)):
         others = (logits - history.logits[0]).scatter(1, target, 0.0)
         scalars = {
@@ -79,7 +79,7 @@ def write_events(
             scalars["steer/score"] = history.scores[step].mean()
         logger.log_metrics(scalars, step)
     for step, images in sorted(history.images.items()):
-        logger.experiment.add_image("steer/images", grid_of(images.cpu(), columns=len(images)), step)
+        logger.experiment.add_image("steer/images", grid_of(images, columns=len(images)), step)
     logger.experiment.add_image("steer/history", image, len(history.scores))
     # HParams hides runs in which a column is a number here and null there: what is unknown is NaN.
     known = {f"figure/{name}": float("nan") if value is None else value for name, value in figures.items()}
@@ -91,9 +91,9 @@ def table(figures: Mapping[str, float | None], side_effects: Mapping[str, float]
     """The figures as lines of text, with the three largest side effects."""
     width = max(map(len, figures))
     lines = [f"  {name:<{width}}  {'–' if value is None else f'{value:.3f}'}" for name, value in figures.items()]
-    if side_effects:
-        largest = sorted(side_effects.items(), key=lambda effect: -abs(effect[1]))[:3]
-        lines.append(f"  {'largest side effects':<{width}}  " + ", ".join(f"{n} {v:+.2f}σ" for n, v in largest))
-    else:
+    if figures["gain_judge"] is None:
         lines.append("  unconfirmed: no judge took part, so only the steering classifier says so")
+    elif side_effects:
+        largest = sorted(side_effects.items(), key=lambda effect: -effect[1])[:3]
+        lines.append(f"  {'largest side effects':<{width}}  " + ", ".join(f"{name} {v:.2f}σ" for name, v in largest))
     return "\n".join(lines)

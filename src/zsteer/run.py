@@ -56,16 +56,18 @@ OmegaConf.register_new_resolver("zsteer.reciprocal", lambda number: 1 / number, 
 OmegaConf.register_new_resolver("zsteer.bundled", lambda name: str(PACKAGE / "bundle" / name), replace=True)
 
 
-def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """The config that a command would run with, for notebooks and tests."""
+def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> DictConfig:
+    """The config that a command would run with, for notebooks and tests; `config_dir` holds configs of the user's."""
+    more = [] if config_dir is None else [f"hydra.searchpath=['{Path(config_dir).absolute()}']"]
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose(config_name, list(overrides))
+        return hydra.compose(config_name, [*overrides, *more])
 
 
 @dataclass
 class Session:
-    """What one call of a command ran: the sweep's folder, if it was one, and a line for each failure."""
+    """What one call of a command ran: whether it got to a job, its sweep's folder if any, a line for each failure."""
 
+    started: bool = False
     sweep: Path | None = None
     failures: list[str] = field(default_factory=list)
 
@@ -87,19 +89,25 @@ def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
             wrapped = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
             verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
             try:
+                refuse_finished(sys.argv[1:])
                 with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra then leaves its errors to us
-                    wrapped()
+                    try:
+                        wrapped()
+                    finally:
+                        if session.sweep is not None:
+                            from zsteer import sweeps  # which draws: a single run need not wait for that
+
+                            sweeps.summarize(session.sweep)
             except USER_ERRORS as error:
                 if verbose:
                     raise
+                hydras = isinstance(error, HydraException)  # some of which are OSErrors too
+                if isinstance(error, OSError) and not hydras and not session.started:
+                    key = "hydra.sweep.dir" if session.sweep else "hydra.run.dir"
+                    error = ValueError(f"{key}: cannot write {error.filename} ({error.strerror}); name another folder")
                 for line in session.failures or [describe(error)]:
                     print(f"error: {line}", file=sys.stderr)
                 sys.exit(1)
-            finally:
-                if session.sweep is not None:
-                    from zsteer import sweeps  # which draws: a single run need not wait for that
-
-                    sweeps.summarize(session.sweep)
 
         return command
 
@@ -107,32 +115,49 @@ def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
 
 
 def run_job(task: Callable[[DictConfig], Any], session: Session, cfg: DictConfig) -> Any:
-    """Run one job, its `status.json` saying how it stands; a failure is recorded and passed on.
-
-    Raises:
-        ValueError: the folder already holds a completed run.
-    """
+    """Run one job, its `status.json` saying how it stands; a failure is recorded and passed on."""
     folder = output_folder()
+    session.started = True
     swept = HydraConfig.get().mode == RunMode.MULTIRUN
     if swept:
         session.sweep = Path(HydraConfig.get().sweep.dir)
-    status = folder / "status.json"
-    if status.is_file() and json.loads(status.read_text())["state"] == "completed":
-        raise ValueError(f"hydra.run.dir={folder} already holds a completed run; name another folder")
     started = time.monotonic()
 
     def say(state: str, **more: str) -> None:
-        write_json(status, {"state": state, **more, "seconds": round(time.monotonic() - started, 3)})
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of a distributed run share its folder
+            status = {"state": state, **more, "seconds": round(time.monotonic() - started, 3)}
+            write_json(folder / "status.json", status)
 
     say("running")
     try:
+        devices = OmegaConf.select(cfg, "trainer.devices", default=1)
+        if swept and devices not in (1, "1"):
+            # Their processes would run the whole sweep again, and train with one another's jobs.
+            raise ValueError(f"trainer.devices={devices} must be 1 in a sweep; run the jobs one by one")
         result = task(cfg)
     except BaseException as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            error = error.__context__  # Lightning turns one into the other
         session.failures.append(f"{folder.name}: {describe(error)}" if swept else describe(error))
         say("failed", error=describe(error), traceback=traceback.format_exc())
-        raise
+        raise error from None
     say("completed")
     return result
+
+
+def refuse_finished(words: Sequence[str]) -> None:
+    """Refuse a folder that already holds a completed run or sweep, before Hydra writes this one's config over its own.
+
+    Raises:
+        ValueError: it does.
+    """
+    for word in words:
+        key, _, value = word.partition("=")
+        folders = [Path(value)] if key == "hydra.run.dir" else Path(value).glob("*") if key == "hydra.sweep.dir" else []
+        for folder in folders:
+            status = folder / "status.json"
+            if status.is_file() and json.loads(status.read_text())["state"] == "completed":
+                raise ValueError(f"{key}={value} already holds a completed run; name another folder")
 
 
 def output_folder() -> Path:

@@ -4,7 +4,7 @@ A row is one noise vector with its own target, edit, penalty weight, step size a
 rows; a batch of many jobs is the same module with more rows.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Protocol, runtime_checkable
 
@@ -15,9 +15,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from zsteer.losses import steering_score
-from zsteer.networks import frozen
-
-OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+from zsteer.networks import OptimizerFactory, frozen
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,10 @@ class Ascent:
 
     def gradient(self, scores: Tensor, noise: Tensor, rows: Rows) -> Tensor:
         (gradient,) = torch.autograd.grad(scores.sum(), noise)
-        norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        return gradient / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        # Scaled by its largest part first, because squares of a small gradient underflow.
+        tiny = torch.finfo(gradient.dtype).tiny
+        gradient = gradient / gradient.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
+        return gradient / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(tiny)
 
     def retract(self, noise: Tensor, start: Tensor) -> Tensor:
         if not self.on_shell:
@@ -126,14 +126,10 @@ class History:
     scores: list[Tensor] = field(default_factory=list)
     images: dict[int, Tensor] = field(default_factory=dict)
 
-    def rows(self, selected: Tensor) -> "History":
-        """The part of the history that belongs to some rows."""
-        return History(
-            [noise[selected] for noise in self.noise],
-            [logits[selected] for logits in self.logits],
-            [scores[selected] for scores in self.scores],
-            {step: images[selected] for step, images in self.images.items()},
-        )
+    def cpu(self) -> "History":
+        """The same on the CPU."""
+        noise, logits, scores = ([tensor.cpu() for tensor in part] for part in (self.noise, self.logits, self.scores))
+        return History(noise, logits, scores, {step: images.cpu() for step, images in self.images.items()})
 
 
 class NonFiniteScore(ValueError):
@@ -225,8 +221,11 @@ class LatentSteering(LightningModule):
             )
 
 
-# What a Trainer needs to know for steering: one epoch whose batches are the steps; nothing to save or to log.
-TRAINER_SETTINGS = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+# What a Trainer needs to know for steering: one epoch, whose batches are the steps; nothing to save or to log.
+TRAINER_SETTINGS = {
+    **{"max_epochs": 1, "max_steps": -1, "max_time": None, "limit_train_batches": None, "fast_dev_run": False},
+    **{"logger": False, "enable_checkpointing": False, "enable_model_summary": False},
+}
 
 
 def steer(
@@ -239,7 +238,7 @@ def steer(
     show_steps: Iterable[int] = (),
     trainer: Trainer | None = None,
 ) -> History:
-    """Steer all rows for `num_steps` steps and return what they went through, on the CPU.
+    """Steer all rows for `num_steps` steps on the trainer's device, and return on the CPU what they went through.
 
     Raises:
         NonFiniteScore: a score became NaN or infinite.
@@ -247,4 +246,4 @@ def steer(
     trainer = trainer or Trainer(devices=1, **TRAINER_SETTINGS)
     module = LatentSteering(generator, classifier, noise, rows, method, show_steps)
     trainer.fit(module, range(num_steps))
-    return module.history
+    return module.history.cpu()

@@ -210,12 +210,3 @@ def _finished_chunks(progress: Path, digest: str) -> set[int] | None:
         return None
     first, *lines = progress.read_text().split("\n")[:-1] or [""]  # what follows the last line end was cut short
     return {int(line) for line in lines} if first == digest else None
-
-
-def check_count(key: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return `value` if it is a whole number in [least, most]; else raise a ValueError that names the config key."""
-    whole_number = isinstance(value, int) and not isinstance(value, bool)
-    if not whole_number or value < least or (most is not None and value > most):
-        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{key}={value!r} must be a whole number {limits}")
-    return value

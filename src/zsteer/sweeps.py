@@ -15,6 +15,8 @@ Row = dict[str, Any]
 
 def run(cfg: DictConfig) -> dict[str, int]:
     """Summarize the folder that `sweep` names."""
+    if not isinstance(cfg.sweep, str):
+        raise ValueError(f"sweep={cfg.sweep} must be a sweep's folder")
     return summarize(Path(cfg.sweep))
 
 
@@ -41,8 +43,8 @@ def summarize(folder: Path) -> dict[str, int]:
 
 def read_jobs(folder: Path) -> list[Row]:
     """One row per job, in the jobs' order: its name, state and error, its overrides, its settings and figures."""
-    jobs = sorted((path.parent for path in folder.glob("*/status.json")), key=_job_number)
-    return [_read_job(job) for job in jobs]
+    jobs = sorted((path.parent for path in folder.rglob("status.json")), key=_job_number)
+    return [_read_job(folder, job) for job in jobs]
 
 
 def _job_number(job: Path) -> tuple[int, str]:
@@ -50,14 +52,14 @@ def _job_number(job: Path) -> tuple[int, str]:
     return (int(number) if number.isdigit() else -1, job.name)
 
 
-def _read_job(job: Path) -> Row:
+def _read_job(folder: Path, job: Path) -> Row:
     status = json.loads((job / "status.json").read_text())
     overrides = job / ".hydra" / "overrides.yaml"
     given = OmegaConf.load(overrides) if overrides.is_file() else []
     metrics = job / "metrics.json"
     figures = json.loads(metrics.read_text()) if metrics.is_file() else {}
     row: Row = {
-        "job": job.name,
+        "job": job.relative_to(folder).as_posix(),
         "state": status["state"],
         "error": status.get("error"),
         "seconds": status.get("seconds"),

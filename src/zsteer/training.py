@@ -12,9 +12,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from zsteer.callbacks import LastCheckpoint, SampleGrid
-from zsteer.checkpoints import load_network, save_weights
+from zsteer.checkpoints import check_same, read, save_weights
 from zsteer.classifier import means
+from zsteer.data import scale
 from zsteer.files import write_json
+from zsteer.loading import load_classifier, load_network
 from zsteer.run import output_folder
 
 
@@ -38,8 +40,9 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
     folder = output_folder()
     seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)
-    network = load_network(cfg.classifier, "classifier").train()
-    module = instantiate(cfg.training, network=network, names=data.names)
+    cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
+    classifier = load_classifier(cfg.classifier, "classifier", scale(torch.from_numpy(data.store.images[:2])))
+    module = instantiate(cfg.training, network=classifier.network.train(), names=classifier.names)
     trainer = trainer_of(cfg, folder)
     fit(trainer, module, data, cfg.ckpt_path)
     trainer.test(module, data, verbose=False)
@@ -63,10 +66,18 @@ def trainer_of(cfg: DictConfig, folder: Path, *callbacks: Callback) -> Trainer:
 
 
 def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, ckpt_path: str | None) -> None:
-    """Train, or go on from a checkpoint: of an interrupted run, or of one that ended and gets a larger `max_images`."""
+    """Train, or go on from a checkpoint: of an interrupted run, or of one that ended and gets a larger `max_images`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, not one of a training run, or of other networks.
+    """
     if ckpt_path is not None:
+        content = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
+        if not {"epoch", "state_dict"} <= set(content):
+            raise ValueError(f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to `checkpoint`")
+        check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "the run's")
         # An epoch is the whole stream. To Lightning a run that ended has had its epoch, so what is left is another one.
-        trainer.fit_loop.max_epochs = torch.load(ckpt_path, map_location="cpu", weights_only=True)["epoch"] + 1
+        trainer.fit_loop.max_epochs = content["epoch"] + 1
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
 
 

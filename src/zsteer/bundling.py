@@ -1,4 +1,4 @@
-"""Put trained networks into the package: `python -m zsteer.bundle outputs/bundle`, the last step of `make bundle`."""
+"""Put trained networks into the package: `python -m zsteer.bundling outputs/bundle`, the last step of `make bundle`."""
 
 import json
 import sys
@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import nn
 
-from zsteer.checkpoints import fingerprint, load_network, save_weights
+from zsteer.checkpoints import fingerprint, save_weights
+from zsteer.loading import load_network
 from zsteer.reference import BUNDLED, compute_logits, save_logits
 
 FOLDER = BUNDLED.parent
