@@ -46,6 +46,9 @@ bundle: $(INSTALLED) ## train the bundled networks again (about two hours on two
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_classifier
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge
+	$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/rates \
+		generator.checkpoint=outputs/bundle/generator/generator.safetensors \
+		judge.checkpoint=outputs/bundle/judge/classifier.safetensors
 	$(BIN)/python -m zsteer.bundling outputs/bundle
 
 clean: ## remove what make built

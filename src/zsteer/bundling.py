@@ -20,11 +20,13 @@ SOURCES = {
     "classifier": ("classifier/classifier.safetensors", "classifier"),
     "judge": ("judge/classifier.safetensors", "classifier"),
 }
+# What the judge sees in the generator's samples, from `evaluate`.
+RATES = "rates/metrics.json"
 
 
 def bundle(trained: Path) -> None:
     """Write float16 weights, each with its training's config and figures, and the reference logits of the pairs."""
-    networks = {name: _pack(name, trained / path, group) for name, (path, group) in SOURCES.items()}
+    networks = {name: _pack(name, trained, group, path) for name, (path, group) in SOURCES.items()}
     for stale in BUNDLED.glob("*.safetensors"):
         stale.unlink()
     scorers = [networks["classifier"], networks["judge"]]
@@ -32,9 +34,12 @@ def bundle(trained: Path) -> None:
         save_logits(BUNDLED / f"{fingerprint(networks['generator'])}-{fingerprint(scorer)}.safetensors", logits)
 
 
-def _pack(name: str, source: Path, group: str) -> nn.Module:
+def _pack(name: str, trained: Path, group: str, path: str) -> nn.Module:
     """Write one network's half-precision weights, and return the network as users will load it."""
+    source = trained / path
     about = json.loads(source.with_suffix(".json").read_text())
+    if name == "generator":
+        about["figures"] |= json.loads((trained / RATES).read_text())
     target = FOLDER / f"{name}.safetensors"
     section = OmegaConf.create(about["config"][group])
     assert isinstance(section, DictConfig)

@@ -26,8 +26,9 @@ StateDict = dict[str, Tensor]
 # What data-parallel wrappers and torch.compile put into each key.
 _WRAPPERS = frozenset({"module", "_orig_mod"})
 
-# Settings that a network keeps as attributes of its modules.
+# Settings that a network keeps as attributes of its modules, and what every module has anyway.
 _PLAIN = (bool, int, float, str, tuple, type(None))
+_BARE = frozenset(vars(nn.Module()))
 
 # What torch.load raises for files that are none of its own, or cut short.
 _UNREADABLE = (
@@ -74,9 +75,7 @@ def fingerprint(network: nn.Module) -> str:
     """16 hex digits of all that a network computes with: weights, buffers, structure, settings and source."""
     digest = hashlib.sha256(f"{__version__}\n{network!r}".encode())
     for name, module in network.named_modules():
-        settings = {
-            key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"
-        }
+        settings = {k: v for k, v in vars(module).items() if isinstance(v, _PLAIN) and k not in _BARE}
         digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {settings}".encode())
     for source in sorted({_source(type(module)) for module in network.modules()}):
         digest.update(source.encode())

@@ -252,6 +252,11 @@ class FaceData(LightningDataModule):
         return tuple(self.store.names[column] for column in self.columns)
 
     @property
+    def example(self) -> Float[Tensor, "2 c h w"]:
+        """Two images, scaled, to try networks on."""
+        return scale(torch.tensor(self.store.images[:2]))
+
+    @property
     def columns(self) -> list[int]:
         """The store's columns that are the targets."""
         names = self.store.names

@@ -41,8 +41,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 @torch.no_grad()
 def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
     """Accuracy, balanced accuracy, average precision and base rate of each attribute that the data label."""
-    example = scale(torch.from_numpy(data.store.images[:2]))
-    classifier = load_classifier(cfg[cfg.what], cfg.what, example)
+    classifier = load_classifier(cfg[cfg.what], cfg.what, data.example)
     network = frozen(classifier.network, torch.float32, device())
     shared = [name for name in data.names if name in classifier.names]
     if not shared:

@@ -14,7 +14,6 @@ from torch import nn
 from zsteer.callbacks import LastCheckpoint, SampleGrid
 from zsteer.checkpoints import check_same, read, save_weights
 from zsteer.classifier import means
-from zsteer.data import scale
 from zsteer.files import write_json
 from zsteer.loading import load_classifier, load_network
 from zsteer.run import output_folder
@@ -41,7 +40,7 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
     seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)
     cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
-    classifier = load_classifier(cfg.classifier, "classifier", scale(torch.from_numpy(data.store.images[:2])))
+    classifier = load_classifier(cfg.classifier, "classifier", data.example)
     module = instantiate(cfg.training, network=classifier.network.train(), names=classifier.names)
     trainer = trainer_of(cfg, folder)
     fit(trainer, module, data, cfg.ckpt_path)

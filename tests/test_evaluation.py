@@ -1,0 +1,79 @@
+"""Evaluation: figures of a classifier and rates of a generator, against counting by hand."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from zsteer import procedural
+from zsteer.attributes import CELEBA
+from zsteer.checkpoints import load_weights
+from zsteer.networks import Classifier, Generator, ResidualClassifier
+from zsteer.run import PACKAGE
+
+BUNDLE = PACKAGE / "bundle"
+NUM_TEST = 40
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return (f"data.root={root}", "data.num_train=8", "data.num_val=8", f"data.num_test={NUM_TEST}")
+
+
+def table(folder):
+    with (folder / "attributes.csv").open() as file:
+        return {row["attribute"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def test_faces():
+    """The test split, drawn again: its indices begin at 20 million."""
+    images, labels, _ = procedural.draw(torch.arange(NUM_TEST) + 20_000_000)
+    return images.float() / 127.5 - 1, labels
+
+
+def test_a_classifiers_accuracy_is_the_share_of_right_answers(command, data, test_faces):
+    ended = command("evaluate", "what=classifier", *data)
+    assert ended.code == 0, ended.err
+    network = load_weights(Classifier(), BUNDLE / "classifier.safetensors").eval()
+    images, labels = test_faces
+    with torch.no_grad():
+        right = (network(images) > 0) == (labels > 0.5)
+    rows = table(ended.folder)
+    assert list(rows) == list(CELEBA)
+    for column, name in enumerate(CELEBA):
+        assert float(rows[name]["accuracy"]) == pytest.approx(right[:, column].float().mean().item(), abs=1e-4)
+        assert float(rows[name]["rate"]) == pytest.approx(labels[:, column].mean().item(), abs=1e-4)
+    metrics = json.loads((ended.folder / "metrics.json").read_text())
+    assert metrics["accuracy"] == pytest.approx(right.float().mean().item(), abs=1e-4)
+
+
+def test_a_generators_rates_are_what_the_judge_sees(command, data, test_faces):
+    ended = command("evaluate", "what=generator", "num_images=30", *data)
+    assert ended.code == 0, ended.err
+    judge = load_weights(ResidualClassifier(), BUNDLE / "judge.safetensors").eval()
+    generator = load_weights(Generator(), BUNDLE / "generator.safetensors").eval()
+    with torch.no_grad():
+        samples = generator(torch.randn(30, 64, generator=torch.Generator().manual_seed(0)))
+        rates = [(judge(images) > 0).float().mean(dim=0) for images in (samples, test_faces[0])]
+    for column, (name, row) in enumerate(table(ended.folder).items()):
+        assert name == CELEBA[column]
+        assert float(row["rate_generated"]) == pytest.approx(rates[0][column].item(), abs=0.04)  # at most one image
+        assert float(row["rate_data"]) == pytest.approx(rates[1][column].item(), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["what=generator", "judge=none"], "judge=none: what=generator needs one"),
+        (["what=nothing"], "what=nothing must be one of classifier, judge, generator"),
+        (["split=dev"], "split=dev must be one of train, val, test, all"),
+        (["classifier.attributes=[Male,Smiling]"], "2 names of classifier.attributes"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_named(command, data, words, said):
+    ended = command("evaluate", *words, *data)
+    assert ended.code != 0
+    assert said in ended.err.splitlines()[-1]
