@@ -18,7 +18,7 @@ from tqdm import tqdm
 from zsteer import attributes, metrics, results
 from zsteer.checks import EDITS
 from zsteer.files import write_json
-from zsteer.loading import NamedClassifier, Networks, load_networks
+from zsteer.loading import Networks, load_networks
 from zsteer.metrics import Scored
 from zsteer.networks import frozen, z_dim_of
 from zsteer.reference import reference_logits
@@ -120,8 +120,11 @@ def measured(
     classifier = Scored(networks.classifier.names, history.logits[0], history.logits[-1], references[0])
     judge, captions, effects = None, [], {}
     if networks.judge is not None:
-        before, after = (_logits(networks.judge, history.images[step], device) for step in (0, max(history.images)))
-        _check_finite("judge", torch.cat([before, after]))
+        ends = torch.cat([history.images[0], history.images[max(history.images)]])
+        with torch.no_grad():
+            logits = frozen(networks.judge.network, torch.float32, device)(ends.to(device)).cpu()
+        _check_finite("judge", logits)
+        before, after = logits.chunk(2)
         judge = Scored(networks.judge.names, before, after, references[1])
         column = attributes.find(target, judge.names)
         probabilities = zip(before[:, column].sigmoid(), after[:, column].sigmoid(), strict=True)
@@ -129,13 +132,6 @@ def measured(
         effects = metrics.side_effects(judge, metrics.others_of(target, judge.names))
     figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
     return Steered(history, rows, settings, figures, effects, results.picture(history, captions))
-
-
-@torch.no_grad()
-def _logits(
-    classifier: NamedClassifier, images: Float[Tensor, "n 3 h w"], device: torch.device
-) -> Float[Tensor, "n k"]:
-    return frozen(classifier.network, torch.float32, device)(images.float().to(device)).cpu()
 
 
 def _check_finite(role: str, logits: Tensor) -> None:

@@ -91,7 +91,8 @@ def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> F
 @torch.no_grad()
 def _try(network: nn.Module, inputs: Tensor, role: str, what: str) -> Tensor:
     try:
-        output = frozen(network, inputs.dtype)(inputs)
+        network = network if inputs.dtype == torch.float32 else frozen(network, inputs.dtype)
+        output = network(inputs)
     except Exception as error:  # whatever somebody's network may raise, the remedy is theirs
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         shape = f"{list(inputs.shape)} ({str(inputs.dtype).removeprefix('torch.')})"

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.loggers import TensorBoardLogger
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
@@ -17,6 +18,7 @@ from zsteer.files import whole
 from zsteer.steering import History, Rows
 
 FOOTER_HEIGHT = 16
+PADDING = 2
 
 
 def save_history(path: Path, history: History) -> None:
@@ -37,18 +39,24 @@ def picture(history: History, captions: Sequence[str] = ()) -> Float[Tensor, "3 
     if not captions:
         return grid
     band = Image.new("RGB", (grid.shape[2], FOOTER_HEIGHT), "white")
-    draw, width = ImageDraw.Draw(band), grid.shape[2] / len(captions)
+    draw, width, font = ImageDraw.Draw(band), grid.shape[2] / len(captions), ImageFont.load_default(10)
     for column, caption in enumerate(captions):
-        draw.text(((column + 0.5) * width, 2), caption, fill="black", font=ImageFont.load_default(10), anchor="mt")
+        draw.text(((column + 0.5) * width, 2), caption, fill="black", font=font, anchor="mt")
     footer = torch.frombuffer(bytearray(band.tobytes()), dtype=torch.uint8).view(FOOTER_HEIGHT, -1, 3)
     return torch.cat([grid, footer.permute(2, 0, 1) / 255], dim=1)
 
 
 def grid_of(images: Float[Tensor, "n 3 h w"], columns: int) -> Float[Tensor, "3 height width"]:
     """Images in [-1, 1] as one picture in [0, 1], mapped by (x + 1) / 2; small ones enlarged to 64 pixels."""
-    enlarge = max(1, 64 // images.shape[-1])
-    images = images.float().repeat_interleave(enlarge, dim=2).repeat_interleave(enlarge, dim=3)
-    return make_grid(((images + 1) / 2).clamp(0, 1), nrow=columns, padding=2, pad_value=1.0)
+    images = images.float()
+    if (times := enlarged(images)) > 1:
+        images = interpolate(images, scale_factor=times)
+    return make_grid(((images + 1) / 2).clamp(0, 1), nrow=columns, padding=PADDING, pad_value=1.0)
+
+
+def enlarged(images: Float[Tensor, "n 3 h w"]) -> int:
+    """How many times larger a picture shows images."""
+    return max(1, 64 // images.shape[-1])
 
 
 def save_picture(path: Path, image: Float[Tensor, "3 h w"]) -> None:
@@ -66,7 +74,8 @@ def write_events(
     figures: Mapping[str, float | None],
 ) -> None:
     """Write TensorBoard events: scalars per step, images at the shown steps, the picture, one HParams row."""
-    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    # A queue that all events fit into, so that nothing waits for the disk.
+    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, max_queue=10_000)
     target = rows.target[:, None]
     for step, (noise, logits) in enumerate(zip(history.noise, history.logits, strict=True)):
         others = (logits - history.logits[0]).scatter(1, target, 0.0)
@@ -78,8 +87,10 @@ def write_events(
         if step < len(history.scores):
             scalars["steer/score"] = history.scores[step].mean()
         logger.log_metrics(scalars, step)
-    for step, images in sorted(history.images.items()):
-        logger.experiment.add_image("steer/images", grid_of(images, columns=len(images)), step)
+    for row, (step, images) in enumerate(sorted(history.images.items())):
+        height = images.shape[2] * enlarged(images) + PADDING
+        strip = image[:, row * height : (row + 1) * height + PADDING]
+        logger.experiment.add_image("steer/images", strip, step)
     logger.experiment.add_image("steer/history", image, len(history.scores))
     # HParams hides runs in which a column is a number here and null there: what is unknown is NaN.
     known = {f"figure/{name}": float("nan") if value is None else value for name, value in figures.items()}
