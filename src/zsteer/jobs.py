@@ -158,7 +158,7 @@ def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            if "noise" not in file.keys():  # noqa: SIM118 (not a dict)
+            if "noise" not in file.keys():
                 raise ValueError(f"noise={path} has no tensor 'noise', only {', '.join(file.keys()) or 'none'}")
             noise = file.get_tensor("noise")
     except (SafetensorError, OSError) as error:
