@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck bench bundle clean
+.PHONY: help install demo test lint format typecheck bench pictures bundle clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -40,12 +40,18 @@ typecheck: $(INSTALLED) ## check types
 
 bench: $(INSTALLED) ## compare speeds, each with its alternative in the same process
 	$(BIN)/python benchmarks/steering.py
+	$(BIN)/python benchmarks/data.py
+
+pictures: $(INSTALLED) ## draw the README's pictures of faces again
+	$(BIN)/python docs/pictures.py
 
 bundle: $(INSTALLED) ## train the bundled networks again (about two hours on two cores)
 	rm -rf outputs/bundle
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_classifier
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge
+	$(BIN)/python scripts/train_classifier.py experiment=bundle_regressor
+	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge_regressor
 	$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/rates \
 		generator.checkpoint=outputs/bundle/generator/generator.safetensors \
 		judge.checkpoint=outputs/bundle/judge/classifier.safetensors

@@ -1,4 +1,4 @@
-"""`make bench`: steering against the tutorial's loop written plainly, alternated in one process; ratios of medians.
+"""Steering against the tutorial's loop written plainly, alternated in one process; ratios of medians.
 
 The tutorial's networks at full width, 8 images, 10 steps, on the CPU. The plain loop computes the weights' gradients
 too and runs batch norm as it stands, as the published code does.
@@ -8,15 +8,13 @@ import contextlib
 import io
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 
 import torch
 from hydra.utils import instantiate
+from timing import alternate
 from torch import Tensor, nn
 
 from zsteer import commands
@@ -24,7 +22,6 @@ from zsteer.loading import load_networks
 from zsteer.run import compose
 from zsteer.steering import TRAINER_SETTINGS, Rows, steer
 
-ROUNDS = 9
 NUM_IMAGES, NUM_STEPS, TARGET, PENALTY = 8, 10, 31, 0.1
 OTHERS = [k for k in range(40) if k != TARGET]
 
@@ -72,17 +69,6 @@ def whole_job() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         sys.argv = ["steer.py", "experiment=tutorial", "trainer=cpu", f"hydra.run.dir={folder}/run"]
         commands.steer()
-
-
-def alternate(*contenders: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
-    """Median seconds of each, taken in turns so that a busy machine slows all alike; the first round warms up."""
-    seconds: list[list[float]] = [[] for _ in contenders]
-    for _ in range(rounds + 1):
-        for times, contender in zip(seconds, contenders, strict=True):
-            started = time.perf_counter()
-            contender()
-            times.append(time.perf_counter() - started)
-    return [statistics.median(times[1:]) for times in seconds]
 
 
 def process(program: str, *words: str) -> None:

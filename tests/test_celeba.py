@@ -1,4 +1,6 @@
+import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from conftest import REAL
 from hydra.utils import instantiate
@@ -18,7 +21,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.transforms.v2.functional import center_crop
 
-from zsteer import celeba, data, store
+from zsteer import celeba, data, procedural, store
 from zsteer.attributes import CELEBA
 from zsteer.celeba import celeba_store, find_sources, prepare, read_annotations
 
@@ -42,17 +45,17 @@ LABELS = np.random.default_rng(0).integers(0, 2, (NUM, 40)) * 2 - 1
 SPLITS = [0] * 40 + [1] * 8 + [2] * 12
 
 
-def write_txt(base, names, labels=LABELS):
+def write_txt(base, names, labels=LABELS, splits=SPLITS):
     rows = [f"{name} " + " ".join(f"{label:2d}" for label in row) for name, row in zip(names, labels, strict=True)]
     (base / "list_attr_celeba.txt").write_text(f"{len(rows)}\n{' '.join(CELEBA)} \n" + "\n".join(rows) + "\n")
-    partition = "".join(f"{name} {split}\n" for name, split in zip(names, SPLITS, strict=True))
+    partition = "".join(f"{name} {split}\n" for name, split in zip(names, splits, strict=True))
     (base / "list_eval_partition.txt").write_text(partition)
 
 
-def write_csv(base, names):
-    rows = [f"{name}," + ",".join(map(str, row)) for name, row in zip(names, LABELS, strict=True)]
+def write_csv(base, names, labels=LABELS, splits=SPLITS):
+    rows = [f"{name}," + ",".join(map(str, row)) for name, row in zip(names, labels, strict=True)]
     (base / "list_attr_celeba.csv").write_text(f"image_id,{','.join(CELEBA)}\r\n" + "\r\n".join(rows) + "\r\n")
-    partition = "".join(f"{name},{split}\n" for name, split in zip(names, SPLITS, strict=True))
+    partition = "".join(f"{name},{split}\n" for name, split in zip(names, splits, strict=True))
     (base / "list_eval_partition.csv").write_text("image_id,partition\n" + partition)
 
 
@@ -315,6 +318,80 @@ def test_config_prepares_and_trains(root):
 def test_workers_are_checked(tmp_path):
     with pytest.raises(ValueError, match="data.workers=0 must be a whole number, 1 or more"):
         data.CelebA(root=tmp_path, batch_size=1, max_images=1, workers=0)
+
+
+@pytest.fixture(scope="module")
+def many():
+    """2,000 drawn faces as JPEGs of 178x218, with their labels and splits."""
+    images, labels, _ = procedural.draw(torch.arange(2000))
+    pictures = {}
+    for index, image in enumerate(images):
+        file = io.BytesIO()
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((178, 178), Image.Resampling.BICUBIC)
+        full = Image.new("RGB", (178, 218), "gray")
+        full.paste(picture, (0, 20))
+        full.save(file, "JPEG", quality=95)
+        pictures[f"{index + 1:06d}.jpg"] = file.getvalue()
+    return pictures, labels.numpy().astype(int) * 2 - 1, [0] * 1600 + [1] * 200 + [2] * 200
+
+
+@pytest.mark.parametrize("form", ["folder and txt", "zip and csv"])
+def test_two_thousand_images_survive_a_kill_and_train_both_networks(command, tmp_path, many, form):
+    pictures, labels, splits = many
+    base = tmp_path / "celeba"
+    base.mkdir()
+    if form == "folder and txt":
+        write_folder(base / "img_align_celeba", pictures)
+        write_txt(base, pictures, labels, splits)
+    else:
+        write_zip(base, pictures)
+        write_csv(base, pictures, labels, splits)
+    scripts = Path(__file__).parents[1] / "scripts"
+    words = [sys.executable, scripts / "prepare_data.py", f"data.root={tmp_path}", "data.workers=1"]
+    words = [*map(str, words), f"hydra.run.dir={tmp_path / 'killed'}"]
+    progress = tmp_path / ".celeba64.partial" / "progress"
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (progress.exists() and progress.read_text().count("\n") >= 3):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+    assert not (tmp_path / "celeba64").exists()
+    assert 2 <= progress.read_text().count("\n") - 1 < 8
+    assert command("prepare_data", f"data.root={tmp_path}").code == 0
+    made = store.ImageStore.open(tmp_path / "celeba64")
+    assert made.protocol == "crop178-antialias64-uint8"
+    assert np.array_equal(made.targets, labels > 0)
+    drawn = procedural.draw(torch.tensor([5]))[0].numpy()
+    assert np.abs(made.images[5].astype(int) - drawn[0]).mean() < 6  # enlarged, compressed, cropped and reduced again
+
+    training = ("data=celeba", f"data.root={tmp_path}", "max_images=640", "data.batch_size=32", "trainer=cpu")
+    assert command("train_gan", *training, "generator.network.hidden_dim=4").code == 0
+    ended = command("train_classifier", *training, "classifier.network.hidden_dim=4")
+    assert ended.code == 0, ended.err
+    assert set(json.loads((ended.folder / "metrics.json").read_text())["attributes"]["accuracy"]) == set(CELEBA)
+
+
+def test_evaluation_says_what_is_known_of_the_labels(command, root):
+    ended = command("evaluate", "data=celeba", f"data.root={root}", "classifier.regressor=null")
+    assert ended.code == 0, ended.err
+    with (ended.folder / "attributes.csv").open() as file:
+        remarks = {row["attribute"]: row["labels"] for row in csv.DictReader(file)}
+    assert {name for name, remark in remarks.items() if "random" in remark} == {
+        *("High_Cheekbones", "Oval_Face", "Pointy_Nose")
+    }
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the slice of CelebA")
+def test_the_published_classifier_has_its_figures_on_the_slice(command, tmp_path):
+    ended = command(
+        *("evaluate", "data=celeba", f"data.root={REAL}", f"data.store={tmp_path / 'store'}", "split=all"),
+        *("classifier=tutorial", f"classifier.checkpoint={REAL / 'pretrained_classifier.pth'}"),
+    )
+    assert ended.code == 0, ended.err
+    metrics = json.loads((ended.folder / "metrics.json").read_text())
+    assert metrics["accuracy"] == pytest.approx(0.902, abs=0.001)
+    assert metrics["balanced_accuracy"] == pytest.approx(0.757, abs=0.001)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="needs the slice of CelebA")

@@ -164,6 +164,29 @@ def test_training_loss_is_the_mean_cross_entropy():
     torch.testing.assert_close(module.training_step((images, targets), 0), expected)
 
 
+def test_a_regressor_learns_a_continuous_target_beside_labels():
+    images, labels = separable()
+    brightness = images.flatten(1).mean(dim=1, keepdim=True)
+    mean, deviation = brightness.mean().item(), brightness.std().item()
+    targets = torch.cat([labels[:, :2], (brightness - mean) / deviation], dim=1)
+    batches = torch.arange(len(images)).split(32)
+    data = DataLoader(TensorDataset(images, targets), sampler=batches, batch_size=None, collate_fn=tuple)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    names, optimizer = ("Smiling", "Male", "brightness"), partial(torch.optim.AdamW, weight_decay=0.0)
+    module = ClassifierModule(network, names, optimizer, max_lr=0.3, scales={"brightness": (mean, deviation)})
+    trainer = trainer_of(epochs=10)
+    trainer.fit(module, data, data)
+    trainer.test(module, data, verbose=False)
+    assert set(module.figures["accuracy"]) == {"Smiling", "Male"}
+    residuals = (network(images)[:, 2] * deviation + mean - brightness[:, 0]).detach()
+    variance = (brightness - mean).square().sum().item()
+    assert module.figures["r2"] == {"brightness": pytest.approx(1 - residuals.square().sum().item() / variance)}
+    assert module.figures["r2"]["brightness"] > 0.9
+    error = residuals.abs().mean().item()
+    assert module.figures["mean_absolute_error"] == {"brightness": pytest.approx(error, rel=1e-4)}
+
+
 def test_test_figures_are_those_of_each_attribute():
     module = make()
     trainer_of().test(module, loader(), verbose=False)

@@ -160,8 +160,13 @@ def test_targets_can_be_chosen(faces):
     assert module.names == ("Smiling", "hair_length")
     store = module.store
     _, targets = next(iter(module.val_dataloader()))
-    columns = [store.names.index(name) for name in module.names]
-    assert np.array_equal(targets, store.targets[store.indices(VAL)][:4, columns])
+    smiling, length = (store.targets[:, store.names.index(name)] for name in module.names)
+    assert np.array_equal(targets[:, 0], smiling[store.indices(VAL)][:4])
+    # Hair length is a number, not a label: standardised by the training images, whichever split is read.
+    known = length[store.indices(TRAIN)].astype(float)
+    expected = (length[store.indices(VAL)][:4] - known.mean()) / known.std()
+    np.testing.assert_allclose(targets[:, 1], expected, rtol=1e-5, atol=1e-6)
+    assert module.scales == {"hair_length": pytest.approx((known.mean(), known.std()))}
     with pytest.raises(ValueError, match="data.attributes='Smilling' .* did you mean 'Smiling'"):
         faces.make(attributes=["Smilling"]).setup()
 
@@ -173,12 +178,23 @@ def test_own_stores_give_all_their_targets(tmp_path):
     assert module.names == ("up", "down")
 
 
+def test_a_target_without_variation_is_refused(tmp_path):
+    small_store(tmp_path / "store")
+    np.save(tmp_path / "store" / "targets.npy", np.full((30, 2), 7, np.float32))
+    with pytest.raises(ValueError, match="data.attributes: 'up' is 7.0 in all training images"):
+        FaceData(root=tmp_path / "store", **TRAINING).val_dataloader()
+
+
 def test_batches_of_a_split(tmp_path):
     small_store(tmp_path / "store")
     module = FaceData(root=tmp_path / "store", **TRAINING)
-    columns = {split: [t[:, 0] for _, t in module.split_batches(split, 4)] for split in ("train", "val", "test", "all")}
-    assert torch.cat(columns["val"]).tolist() == list(range(1, 30, 3))
-    assert torch.cat(columns["all"]).tolist() == list(range(30))
+    mean, deviation = module.scales["up"]
+    columns = {
+        split: torch.cat([targets[:, 0] for _, targets in module.split_batches(split, 4)]) * deviation + mean
+        for split in ("train", "val", "test", "all")
+    }
+    assert columns["val"].tolist() == pytest.approx(list(range(1, 30, 3)))
+    assert columns["all"].tolist() == pytest.approx(list(range(30)), abs=1e-5)
     with pytest.raises(ValueError, match="split='tests' must be one of train, val, test, all"):
         module.split_batches("tests", 4)
 

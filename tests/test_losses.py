@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zsteer.losses import bce_discriminator, bce_generator, r1_penalty, steering_score
+from zsteer.losses import attribute_loss, bce_discriminator, bce_generator, r1_penalty, steering_score
 
 
 def logits(*shape, seed=0):
@@ -57,6 +57,14 @@ def test_r1_can_be_minimised():
     r1_penalty(discriminator(images.flatten(1)).flatten(), images).backward()
     assert discriminator.weight.grad is not None
     torch.testing.assert_close(discriminator.weight.grad, 2 * discriminator.weight.detach())
+
+
+def test_attribute_loss_is_cross_entropy_of_labels_and_half_a_square_of_numbers():
+    outputs, targets = torch.tensor([[0.5, 3.0], [-1.0, 1.0]]), torch.tensor([[1.0, 2.5], [0.0, -1.0]])
+    labelled = -(torch.tensor(0.5).sigmoid().log() + torch.tensor(1.0).sigmoid().log())
+    squared = (0.5**2 + 2.0**2) / 2
+    found = attribute_loss(outputs, targets, torch.tensor([False, True]))
+    torch.testing.assert_close(found, (labelled + squared) / 4)
 
 
 def rows(targets, signs, weights):

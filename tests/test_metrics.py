@@ -303,3 +303,11 @@ def test_constant_logits_give_finite_figures():
 
 def test_judged_figures_are_the_contracts():
     assert list(metrics.JUDGED) == KEYS[1:-1]
+
+
+def test_a_label_that_measures_the_same_is_no_side_effect():
+    names = (*CELEBA, "age", "hair_length", "smile")
+    assert "Young" not in others_of("age", names)
+    assert "Bald" not in others_of("hair_length", names)
+    assert "smile" not in others_of("Smiling", names)
+    assert "Young" in others_of("age", names, entailed=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
-from torch import nn
 
 from zsteer.checkpoints import fingerprint, save_weights
-from zsteer.loading import load_network
+from zsteer.loading import load_network, load_networks
 from zsteer.reference import BUNDLED, compute_logits, save_logits
+from zsteer.run import compose
 
 FOLDER = BUNDLED.parent
 # Where each network's training run keeps its weights, and the config group that described it.
@@ -19,6 +19,8 @@ SOURCES = {
     "generator": ("generator/generator.safetensors", "generator"),
     "classifier": ("classifier/classifier.safetensors", "classifier"),
     "judge": ("judge/classifier.safetensors", "classifier"),
+    "regressor": ("regressor/classifier.safetensors", "classifier"),
+    "judge_regressor": ("judge_regressor/classifier.safetensors", "classifier"),
 }
 # What the judge sees in the generator's samples, from `evaluate`.
 RATES = "rates/metrics.json"
@@ -26,16 +28,20 @@ RATES = "rates/metrics.json"
 
 def bundle(trained: Path) -> None:
     """Write float16 weights, each with its training's config and figures, and the reference logits of the pairs."""
-    networks = {name: _pack(name, trained, group, path) for name, (path, group) in SOURCES.items()}
+    for name, (path, group) in SOURCES.items():
+        _pack(name, trained, group, path)
     for stale in BUNDLED.glob("*.safetensors"):
         stale.unlink()
-    scorers = [networks["classifier"], networks["judge"]]
-    for scorer, logits in zip(scorers, compute_logits(networks["generator"], scorers), strict=True):
-        save_logits(BUNDLED / f"{fingerprint(networks['generator'])}-{fingerprint(scorer)}.safetensors", logits)
+    for target in ("Smiling", "age"):  # a label, and a factor that the regressors join in for
+        networks = load_networks(compose("steer", [f"target={target}"]))
+        assert networks.judge is not None
+        scorers = [networks.classifier.network, networks.judge.network]
+        for scorer, logits in zip(scorers, compute_logits(networks.generator, scorers), strict=True):
+            save_logits(BUNDLED / f"{fingerprint(networks.generator)}-{fingerprint(scorer)}.safetensors", logits)
 
 
-def _pack(name: str, trained: Path, group: str, path: str) -> nn.Module:
-    """Write one network's half-precision weights, and return the network as users will load it."""
+def _pack(name: str, trained: Path, group: str, path: str) -> None:
+    """Write one network's half-precision weights."""
     source = trained / path
     about = json.loads(source.with_suffix(".json").read_text())
     if name == "generator":
@@ -45,9 +51,7 @@ def _pack(name: str, trained: Path, group: str, path: str) -> nn.Module:
     assert isinstance(section, DictConfig)
     section.checkpoint = str(source)
     save_weights(load_network(section, group), target, about, torch.float16)
-    section.checkpoint = str(target)
     print(f"{target}: {sum(tensor.numel() for tensor in load_file(target).values()):,} numbers")
-    return load_network(section, group)
 
 
 if __name__ == "__main__":

@@ -34,16 +34,18 @@ def steer(cfg: DictConfig) -> None:
     choice(cfg, "trainer.precision", PRECISIONS)
     for role in ("generator", "classifier", "judge"):
         network(cfg, role)
-    names = attributes.resolve(cfg.classifier.attributes)
+    names = attributes.steerable(cfg.classifier, "classifier")
     attributes.find(cfg.target, names)
     if cfg.judge is not None:
-        judged = attributes.resolve(cfg.judge.attributes, "judge.attributes")
+        judged = attributes.steerable(cfg.judge, "judge")
         try:
             attributes.find(cfg.target, judged, owner="the judge")
         except ValueError as error:
             raise ValueError(f"{error}; or switch the judge off with judge=none") from error
     if not isinstance(cfg.where, Mapping | DictConfig | None):
         raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
+    if not attributes.needs_regressor(cfg.classifier, cfg.target):
+        names = attributes.resolve(cfg.classifier.attributes)
     for name, wanted in (cfg.where or {}).items():
         attributes.find(str(name), names, key="where")
         if not isinstance(wanted, bool):
@@ -87,17 +89,20 @@ def evaluate(cfg: DictConfig) -> None:
 
 def network(cfg: DictConfig, role: str) -> None:
     """A network's section has its `network`, and its checkpoint, if any, is there; only the judge can be none."""
-    section = cfg[role]
+    section = OmegaConf.select(cfg, role)
     if section is None and role == "judge":
         return
     if section is None or OmegaConf.select(section, "network._target_") is None:
         raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
-    if role in ("classifier", "judge") and section.get("attributes") is None:
+    if role.partition(".")[0] in ("classifier", "judge") and section.get("attributes") is None:
         raise ValueError(f"{role}.attributes is missing; give 'celeba' or the list of names of its outputs")
     if OmegaConf.is_missing(section, "checkpoint"):
         raise ValueError(f"{role}.checkpoint is missing; give the path of the {role}'s weights")
     if section.get("checkpoint") is not None:
         existing_file(section.checkpoint, f"{role}.checkpoint")
+    if section.get("regressor") is not None:
+        network(cfg, f"{role}.regressor")
+        real_number(cfg, f"{role}.regressor.scale", above=0.0)
 
 
 def existing_file(value: Any, key: str) -> None:

@@ -1,57 +1,85 @@
-"""Attribute classifier training: the LightningModule and its metrics per attribute."""
+"""Training of attribute classifiers and regressors: the LightningModule and its metrics per attribute."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.functional import r2_score
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
+from zsteer.losses import attribute_loss
 from zsteer.networks import OptimizerFactory
 
 Figures = dict[str, dict[str, float | None]]  # figure → attribute → value
+Scale = Sequence[float]  # mean and standard deviation
 
 
 class AttributeMetrics(Metric):
-    """Accuracy, balanced accuracy and average precision of each attribute, from logits; exact over uneven shards.
+    """Figures of each attribute, from a network's outputs; exact over uneven shards.
 
-    Where all images have an attribute, or none, balanced accuracy is the rate over the one state that there is; average
-    precision without any is None.
+    Of a label (0 or 1): accuracy, balanced accuracy and average precision of the logit. Where all images have an
+    attribute, or none, balanced accuracy is the rate over the one state that there is; average precision without any is
+    None. Of a continuous target: R², and the mean absolute error in the target's own unit.
+
+    Args:
+        scales: mean and standard deviation of each continuous target, whose outputs are standardised by them.
     """
 
     full_state_update = False
-    logits: list[Tensor]
+    outputs: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, names: Sequence[str]):
+    def __init__(self, names: Sequence[str], scales: Mapping[str, Scale] | None = None):
         super().__init__()
-        self.names = tuple(names)
-        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.names, self.scales = tuple(names), dict(scales or {})
+        self.add_state("outputs", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
-    def update(self, logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
-        self.logits.append(logits.detach().float())
-        self.targets.append(targets > 0.5)
+    def update(self, outputs: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
+        self.outputs.append(outputs.detach().float())
+        self.targets.append(targets.float())
 
     def compute(self) -> Figures:
         """Each figure by attribute."""
-        logits, present = dim_zero_cat(self.logits), dim_zero_cat(self.targets)
-        right = (logits > 0) == present
-        rates = torch.stack([_share(right & state, state) for state in (present, ~present)])
-        precision = [
-            binary_average_precision(column, state.long()).item() if state.any() else None
-            for column, state in zip(logits.T, present.T, strict=True)
-        ]
-        columns = {
-            "accuracy": right.double().mean(dim=0).tolist(),
-            "balanced_accuracy": rates.nanmean(dim=0).tolist(),
-            "average_precision": precision,
-        }
-        return {figure: dict(zip(self.names, values, strict=True)) for figure, values in columns.items()}
+        outputs, targets = dim_zero_cat(self.outputs), dim_zero_cat(self.targets)
+        labels, continuous = (
+            [column for column, name in enumerate(self.names) if (name in self.scales) is wanted]
+            for wanted in (False, True)
+        )
+        figures: Figures = {}
+        if labels:
+            figures |= self._by_name(labels, _label_figures(outputs[:, labels], targets[:, labels] > 0.5))
+        if continuous:
+            o, t = outputs[:, continuous].double(), targets[:, continuous].double()
+            deviation = torch.tensor([self.scales[self.names[column]][1] for column in continuous], device=t.device)
+            columns = {
+                "r2": r2_score(o, t, multioutput="raw_values").reshape(-1).tolist(),
+                "mean_absolute_error": ((o - t).abs().mean(dim=0) * deviation).tolist(),
+            }
+            figures |= self._by_name(continuous, columns)
+        return figures
+
+    def _by_name(self, columns: Sequence[int], figures: Mapping[str, Sequence[float | None]]) -> Figures:
+        names = [self.names[column] for column in columns]
+        return {figure: dict(zip(names, values, strict=True)) for figure, values in figures.items()}
+
+
+def _label_figures(logits: Float[Tensor, "n k"], present: Bool[Tensor, "n k"]) -> dict[str, list[float | None]]:
+    right = (logits > 0) == present
+    rates = torch.stack([_share(right & state, state) for state in (present, ~present)])
+    precision = [
+        binary_average_precision(column, state.long()).item() if state.any() else None
+        for column, state in zip(logits.T, present.T, strict=True)
+    ]
+    return {
+        "accuracy": right.double().mean(dim=0).tolist(),
+        "balanced_accuracy": rates.nanmean(dim=0).tolist(),
+        "average_precision": precision,
+    }
 
 
 def _share(part: Bool[Tensor, "n k"], whole: Bool[Tensor, "n k"]) -> Float[Tensor, " k"]:
@@ -65,20 +93,35 @@ def means(figures: Figures) -> dict[str, float | None]:
 
 
 class ClassifierModule(LightningModule):
-    """Train a network of K logits with binary cross entropy on each; one-cycle learning rate (Smith & Topin 2018).
+    """Train a network of K outputs: a logit for each label, a standardised number for each continuous target.
+
+    The losses are the binary cross entropy and the squared error; the learning rate goes through one cycle (Smith &
+    Topin 2018).
 
     Args:
-        names: of the K attributes, in the order of the logits.
+        names: of the K attributes, in the order of the outputs.
+        scales: mean and standard deviation of each continuous target, by which the data standardise it.
         max_lr: peak of the learning rate, reached after a tenth of the training.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str], optimizer: OptimizerFactory, max_lr: float = 2e-3):
+    continuous: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        names: Sequence[str],
+        optimizer: OptimizerFactory,
+        max_lr: float = 2e-3,
+        scales: Mapping[str, Scale] | None = None,
+    ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.names = tuple(names)
         self.optimizer_factory = optimizer
         self.max_lr = max_lr
-        self.metrics = AttributeMetrics(names)
+        self.metrics = AttributeMetrics(names, scales)
+        mask = torch.tensor([name in self.metrics.scales for name in names])
+        self.register_buffer("continuous", mask, persistent=False)
         self.figures: Figures = {}
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
@@ -86,7 +129,7 @@ class ClassifierModule(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         images, targets = batch
-        loss = F.binary_cross_entropy_with_logits(self(images), targets)
+        loss = attribute_loss(self(images), targets, self.continuous)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

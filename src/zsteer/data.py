@@ -22,7 +22,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zsteer.attributes import CELEBA, find, resolve
+from zsteer.attributes import CELEBA, LABEL_QUALITY, find, resolve
 from zsteer.celeba import celeba_store
 from zsteer.checks import whole_number
 from zsteer.store import SPLITS, TEST, TRAIN, VAL, ImageStore, build_store
@@ -164,11 +164,17 @@ class SequentialBatches(Sampler[np.ndarray]):
 
 
 class Batches(Dataset):
-    """Whole batches of a store: an index array [m] gives uint8 images [m, 3, h, w] and float targets [m, K]."""
+    """Whole batches of a store: an index array [m] gives uint8 images [m, 3, h, w] and float targets [m, K].
 
-    def __init__(self, store: ImageStore, columns: Sequence[int]):
+    Args:
+        scales: mean and standard deviation of the columns (of those chosen) to be standardised.
+    """
+
+    def __init__(self, store: ImageStore, columns: Sequence[int], scales: Mapping[int, tuple[float, float]]):
         self.store = store
         self.targets = np.ascontiguousarray(store.targets[:, list(columns)])
+        for column, (mean, deviation) in scales.items():
+            self.targets[:, column] = (self.targets[:, column] - mean) / deviation
 
     def __len__(self) -> int:
         return len(self.store)
@@ -206,6 +212,8 @@ class FaceData(LightningDataModule):
     Raises:
         ValueError: a value out of range.
     """
+
+    label_quality: Mapping[str, str] = {}  # remarks on the labels of some attributes
 
     def __init__(
         self,
@@ -263,6 +271,24 @@ class FaceData(LightningDataModule):
         if self.attributes is not None:
             return [find(name, names, key="data.attributes", owner="this data set") for name in self.attributes]
         return [names.index(name) for name in (CELEBA if set(CELEBA) <= set(names) else names)]
+
+    @property
+    def scales(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation over the training images of each continuous target, which they standardise.
+
+        A target is continuous if it has other values than a label's 0 and 1.
+
+        Raises:
+            ValueError: it has one value only.
+        """
+        scales = {}
+        targets = self.store.targets[self.store.indices(TRAIN)][:, self.columns]
+        for name, values in zip(self.names, targets.T, strict=True):
+            if not np.isin(values, (0, 1)).all():
+                scales[name] = (values.mean(dtype=float).item(), values.std(dtype=float).item())
+                if scales[name][1] == 0:
+                    raise ValueError(f"data.attributes: {name!r} is {values[0]} in all training images; leave it out")
+        return scales
 
     @property
     def num_batches(self) -> int:
@@ -334,8 +360,9 @@ class FaceData(LightningDataModule):
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         # It is: this module's state says where the stream goes on.
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+        scales = {self.names.index(name): scale for name, scale in self.scales.items()}
         return DataLoader(
-            Batches(self.store, self.columns),
+            Batches(self.store, self.columns, scales),
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
@@ -371,13 +398,15 @@ class ProceduralFaces(FaceData):
 
 
 class CelebA(FaceData):
-    """CelebA with its forty attributes.
+    """CelebA with its forty attributes, and what is known of the quality of their labels.
 
     Args:
         store: the folder of the converted images; null is `<root>/celeba64`.
         download: let torchvision fetch files that are missing.
         workers: threads that convert; null is one for each core.
     """
+
+    label_quality = LABEL_QUALITY
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Score networks: a classifier on labelled images, a generator by the attributes that a judge sees in its samples."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,16 @@ BATCH_SIZE = 256
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate what a config names; write `metrics.json` (means) and `attributes.csv`, and print both."""
     folder = output_folder()
-    data = instantiate(cfg.data, attributes=None)
+    data = instantiate(cfg.data)
     if cfg.what == "generator":
-        table = generator_rates(cfg, data)
+        table, notes = generator_rates(cfg, data), {}
         ratios = table["ratio"].values()
         within = sum(ratio is not None and 1 / 1.5 <= ratio <= 1.5 for ratio in ratios)
         figures: dict[str, Any] = {"num_within_factor_1.5": within}
     else:
-        table = classifier_figures(cfg, data)
-        figures = means(table)
-    write_table(folder / "attributes.csv", table)
+        table, notes = classifier_figures(cfg, data), data.label_quality
+        figures = means({figure: values for figure, values in table.items() if figure != "rate"})
+    write_table(folder / "attributes.csv", table, notes)
     figures = {"what": cfg.what, "split": cfg.split, **figures}
     write_json(folder / "metrics.json", figures)
     print((folder / "attributes.csv").read_text(), *(f"{name}: {value}\n" for name, value in figures.items()), sep="")
@@ -40,18 +41,20 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 @torch.no_grad()
 def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
-    """Accuracy, balanced accuracy, average precision and base rate of each attribute that the data label."""
+    """The figures of each attribute that the data have too (see `AttributeMetrics`), and how often they have it."""
     classifier = load_classifier(cfg[cfg.what], cfg.what, data.example)
     network = frozen(classifier.network, torch.float32, device())
-    shared = [name for name in data.names if name in classifier.names]
+    shared = tuple(name for name in classifier.names if name in data.store.names)
     if not shared:
         raise ValueError(f"{cfg.what}.attributes and the data's targets have no name in common")
-    seen, labelled = ([names.index(name) for name in shared] for names in (classifier.names, data.names))
-    metrics, present, count = AttributeMetrics(shared), torch.zeros(len(shared)), 0
+    data.attributes = shared
+    seen = [classifier.names.index(name) for name in shared]
+    metrics, total, count = AttributeMetrics(shared, data.scales), torch.zeros(len(shared)), 0
     for images, targets in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc=f"Scoring the {cfg.what}"):
-        metrics.update(network(scale(images.to(device()))).cpu()[:, seen], targets[:, labelled])
-        present, count = present + targets[:, labelled].sum(dim=0), count + len(images)
-    return {**metrics.compute(), "rate": dict(zip(shared, (present / count).tolist(), strict=True))}
+        metrics.update(network(scale(images.to(device()))).cpu()[:, seen], targets)
+        total, count = total + targets.sum(dim=0), count + len(images)
+    rates = dict(zip(shared, (total / count).tolist(), strict=True))
+    return {**metrics.compute(), "rate": {name: rate for name, rate in rates.items() if name not in data.scales}}
 
 
 @torch.no_grad()
@@ -77,13 +80,15 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def write_table(path: Path, table: Figures) -> None:
-    """One row per attribute, one column per figure."""
-    names = list(next(iter(table.values())))
+def write_table(path: Path, table: Figures, notes: Mapping[str, str]) -> None:
+    """One row per attribute, one column per figure, and one for what is known of the labels, if anything is."""
+    names = dict.fromkeys(name for column in table.values() for name in column)
     with whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["attribute", *table])
-        writer.writerows([name, *(_number(column[name]) for column in table.values())] for name in names)
+        writer.writerow(["attribute", *table, *(["labels"] if notes else [])])
+        for name in names:
+            numbers = (_number(column.get(name)) for column in table.values())
+            writer.writerow([name, *numbers, *([notes.get(name, "")] if notes else [])])
 
 
 def _number(value: float | None) -> str:

@@ -45,7 +45,7 @@ class Steered:
 
     @property
     def picture(self) -> Image:
-        """One column per image, time downwards, the last row final; the judge's probabilities below."""
+        """One column per image, time downwards, the last row final; below, the judge's probabilities (a factor's σ)."""
         return to_pil_image(self.image)
 
     def write(self, folder: Path) -> None:
@@ -127,8 +127,9 @@ def measured(
         before, after = logits.chunk(2)
         judge = Scored(networks.judge.names, before, after, references[1])
         column = attributes.find(target, judge.names)
-        probabilities = zip(before[:, column].sigmoid(), after[:, column].sigmoid(), strict=True)
-        captions = [f"{start:.2f} to {end:.2f}" for start, end in probabilities]
+        factor = networks.judge.names[column] in networks.judge.factors
+        seen = [logits[:, column] if factor else logits[:, column].sigmoid() for logits in (before, after)]
+        captions = [f"{start:.2f} to {end:.2f}" for start, end in zip(*seen, strict=True)]
         effects = metrics.side_effects(judge, metrics.others_of(target, judge.names))
     figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
     return Steered(history, rows, settings, figures, effects, results.picture(history, captions))

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from zsteer import attributes
 from zsteer.checkpoints import load_weights
-from zsteer.networks import frozen, z_dim_of
+from zsteer.networks import JoinedClassifier, frozen, z_dim_of
 
 
 @dataclass(frozen=True)
 class NamedClassifier:
-    """A classifier and the names of its logits."""
+    """A classifier and the names of its outputs: logits, or standardised numbers where the name is a factor's."""
 
     network: nn.Module
     names: tuple[str, ...]
+    factors: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def load_networks(cfg: DictConfig, dtype: torch.dtype = torch.float32) -> Networ
     """
     generator = load_network(cfg.generator, "generator")
     images = try_generator(generator, dtype)
-    classifier = load_classifier(cfg.classifier, "classifier", images)
-    judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images.float())
+    classifier = load_classifier(cfg.classifier, "classifier", images, cfg.target)
+    judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images.float(), cfg.target)
     return Networks(generator, classifier, judge)
 
 
@@ -57,8 +58,14 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
     return network.eval()
 
 
-def load_classifier(section: DictConfig, role: str, images: Float[Tensor, "2 3 h w"]) -> NamedClassifier:
+def load_classifier(
+    section: DictConfig, role: str, images: Float[Tensor, "2 3 h w"], target: str | None = None
+) -> NamedClassifier:
     """The classifier of a config group and its attributes' names, tried on two images.
+
+    Args:
+        target: the attribute to be steered; where it is one of the section's `regressor`, that joins the classifier. A
+            regressor's section has a `scale` (see `JoinedClassifier`).
 
     Raises:
         ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs.
@@ -71,7 +78,11 @@ def load_classifier(section: DictConfig, role: str, images: Float[Tensor, "2 3 h
             f"{role}.network gives {list(logits.shape)} for 2 images, which is not one logit for each of the"
             f" {len(names)} names of {role}.attributes"
         )
-    return NamedClassifier(network, names)
+    if target is not None and attributes.needs_regressor(section, target):
+        regressor = load_classifier(section.regressor, f"{role}.regressor", images)
+        joined = JoinedClassifier(network, regressor.network, section.regressor.scale)
+        return NamedClassifier(joined, names + regressor.names, regressor.factors)
+    return NamedClassifier(network, names, frozenset(names if "scale" in section else ()))
 
 
 def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> Float[Tensor, "2 3 h w"]:

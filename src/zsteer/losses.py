@@ -1,8 +1,8 @@
-"""Objectives as pure functions: what the GAN minimises, and what steering climbs."""
+"""Objectives as pure functions: what GANs and classifiers minimise, and what steering climbs."""
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -20,6 +20,14 @@ def r1_penalty(real: Float[Tensor, " n"], real_images: Float[Tensor, "n c h w"])
     """‖∇ₓ D(x)‖², mean over real images that require gradients (Mescheder et al. 2018, eq. 9, without γ/2)."""
     (gradient,) = torch.autograd.grad(real.sum(), real_images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def attribute_loss(
+    outputs: Float[Tensor, "n k"], targets: Float[Tensor, "n k"], continuous: Bool[Tensor, " k"]
+) -> Float[Tensor, ""]:
+    """Mean over images and outputs of the binary cross entropy, or of (o − t)² / 2 where the target is continuous."""
+    labelled = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+    return torch.where(continuous, (outputs - targets).square() / 2, labelled).mean()
 
 
 def steering_score(

@@ -50,9 +50,9 @@ def side_effects(judge: Scored, others: Sequence[str]) -> dict[str, float]:
 
 
 def others_of(target: str, names: Sequence[str], entailed: bool = False) -> list[str]:
-    """All attributes but the target and, unless `entailed`, those that exclude it and so change with it."""
+    """All attributes but the target and, unless `entailed`, those that change with it by their meaning."""
     target = names[attributes.find(target, names)]
-    left_out = {target} if entailed else {target} | attributes.entailed(target)
+    left_out = {target} if entailed else {target} | attributes.entailed(target) | attributes.measured(target)
     return [name for name in names if name not in left_out]
 
 

@@ -145,6 +145,22 @@ class ResidualBlock(nn.Module):
         return self.activation(self.body(x) + self.shortcut(x))
 
 
+class JoinedClassifier(nn.Module):
+    """A classifier and a regressor of the same images as one network: logits `[n, K]`, then outputs `[n, L]`.
+
+    Args:
+        scale: factor of the regressor's outputs. They are standardised, and logits spread several times as wide; a
+            penalty on changes of both should find them alike.
+    """
+
+    def __init__(self, classifier: nn.Module, regressor: nn.Module, scale: float = 1.0):
+        super().__init__()
+        self.classifier, self.regressor, self.scale = classifier, regressor, scale
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        return torch.cat([self.classifier(images), self.scale * self.regressor(images)], dim=1)
+
+
 def z_dim_of(generator: Any) -> int:
     """The length of the noise vectors that a generator takes.
 

@@ -41,12 +41,12 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
     data = instantiate(cfg.data)
     cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
     classifier = load_classifier(cfg.classifier, "classifier", data.example)
-    module = instantiate(cfg.training, network=classifier.network.train(), names=classifier.names)
+    module = instantiate(cfg.training, network=classifier.network.train(), names=classifier.names, scales=data.scales)
     trainer = trainer_of(cfg, folder)
     fit(trainer, module, data, cfg.ckpt_path)
     trainer.test(module, data, verbose=False)
     figures = {"num_images": cfg.max_images, **{f"test_{name}": value for name, value in means(module.figures).items()}}
-    export(folder, "classifier", module.network, cfg, {**figures, "attributes": module.figures})
+    export(folder, "classifier", module.network, cfg, {**figures, "attributes": module.figures, "scales": data.scales})
     return figures
 
 

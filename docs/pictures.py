@@ -1,0 +1,113 @@
+"""`make pictures`: draw the README's pictures of faces anew, from the renderer and the bundle."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+import zsteer
+from zsteer import procedural
+from zsteer.attributes import CELEBA
+from zsteer.files import whole
+from zsteer.loading import load_networks
+from zsteer.results import grid_of, save_picture
+from zsteer.run import compose
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+
+FOLDER = Path(__file__).parent
+NAMED = (
+    *("Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Male", "Bangs"),
+    *("Blond_Hair", "Black_Hair", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Earrings"),
+)
+PER_ROW = 6
+PAIRS_PER_ROW = 5
+
+
+def attribute_sheet() -> None:
+    """Each attribute off and on, everything else equal (but what excludes it), on a person whom it suits."""
+    figure, axes = pyplot.subplots(8, PAIRS_PER_ROW, figsize=(11, 10.6), layout="constrained")
+    for name, axis in zip(CELEBA, axes.flat, strict=True):
+        person = _suited(name)
+        pair = torch.cat([procedural.render(procedural.with_attributes(person, {name: on})) for on in (False, True)])
+        axis.imshow(_row(pair), interpolation="lanczos")
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_axis_off()
+    _save(figure, "attributes.png")
+
+
+def _suited(name: str) -> procedural.People:
+    """The first of the people who have the attribute, which makes it likely that the rest of them goes with it.
+
+    Plain hair, no beard, hat, glasses or blur beside it, so that nothing hides it.
+    """
+    crowd = procedural.people(torch.arange(20_000))
+    distracting = ("Wearing_Hat", "Eyeglasses", "Blurry", "Bangs", "Rosy_Cheeks", "Pale_Skin", "Double_Chin", "Chubby")
+    has = {attribute: crowd.attributes[:, CELEBA.index(attribute)] > 0 for attribute in CELEBA}
+    fits = has[name] & ~torch.stack([has[other] for other in distracting if other != name]).any(0)
+    if name not in (*procedural.BEARDS, "No_Beard"):
+        fits &= has["No_Beard"]
+    return crowd[fits.nonzero()[:1, 0]]
+
+
+@torch.no_grad()
+def named_faces() -> None:
+    """The README's ten attributes: drawn faces that have each, and samples in which the judge sees it."""
+    networks = load_networks(compose("steer"))
+    assert networks.judge is not None
+    drawn, labels, _ = procedural.draw(torch.arange(3000))
+    noise = torch.randn(3000, 64, generator=torch.Generator().manual_seed(0))
+    samples = torch.cat([networks.generator(z) for z in noise.split(250)])
+    seen = torch.cat([networks.judge.network(images) for images in samples.split(250)])
+    figure, axes = pyplot.subplots(len(NAMED), 2, figsize=(11, 1.02 * len(NAMED)), layout="constrained")
+    for name, (left, right) in zip(NAMED, axes, strict=True):
+        column = CELEBA.index(name)
+        has = labels[:, column] > 0
+        left.imshow(_row(drawn[has][:PER_ROW]), interpolation="lanczos")
+        # The first, not the surest, which would be the prettiest.
+        sampled = samples[seen[:, column] > 0][:PER_ROW]
+        right.imshow(_row(((sampled + 1) * 127.5).round().to(torch.uint8)), interpolation="lanczos")
+        left.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+        for axis in (left, right):
+            axis.set(xticks=[], yticks=[], frame_on=False)
+    axes[0, 0].set_title("drawn", fontsize=10)
+    axes[0, 1].set_title("samples of the bundled generator", fontsize=10)
+    _save(figure, "named.png")
+
+
+@torch.no_grad()
+def faces() -> None:
+    """Drawn faces above, samples below: the first of each."""
+    generator = load_networks(compose("steer", ["judge=none"])).generator
+    drawn = procedural.draw(torch.arange(24))[0].float() / 127.5 - 1
+    samples = generator(torch.randn(24, 64, generator=torch.Generator().manual_seed(1)))
+    save_picture(FOLDER / "faces.png", grid_of(torch.cat([drawn, samples]), columns=12))
+
+
+def steered() -> None:
+    """The README's runs of the default method."""
+    for name, words in {"smiling": [], "hair_length": ["target=hair_length"]}.items():
+        run = zsteer.steer(*words, "trainer=cpu")
+        print(run)
+        save_picture(FOLDER / f"{name}.png", run.image)
+
+
+def _row(images: UInt8[Tensor, "n 3 h w"]) -> Sequence:
+    return torch.cat(list(images), dim=2).permute(1, 2, 0).numpy()
+
+
+def _save(figure, name: str) -> None:
+    with whole(FOLDER / name) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    attribute_sheet()
+    named_faces()
+    faces()
+    steered()
