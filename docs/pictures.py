@@ -13,7 +13,7 @@ from zsteer import procedural
 from zsteer.attributes import CELEBA
 from zsteer.files import whole
 from zsteer.loading import load_networks
-from zsteer.results import grid_of, save_picture
+from zsteer.pictures import grid_of, save_picture
 from zsteer.run import compose
 
 matplotlib.use("Agg")

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from zsteer.results import grid_of, picture, save_history, save_picture, table, write_events
+from zsteer.pictures import grid_of, save_picture
+from zsteer.results import picture, save_history, table, write_events
 from zsteer.steering import History, Rows
 
 NUM, STEPS, Z_DIM, CLASSES = 3, 4, 5, 6
@@ -41,7 +42,7 @@ def history():
 @pytest.fixture
 def rows():
     one = Rows.of_job(NUM, 0, 1.0, 0.1, 0.5)
-    return Rows(torch.tensor(TARGETS), one.sign, one.penalty_weight, one.step_size, one.job)
+    return Rows(torch.tensor(TARGETS), one.sign, one.penalty_weight, one.step_size, one.job_size)
 
 
 def centre(image, row, column, num_rows=3, num_columns=NUM):

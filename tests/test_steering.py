@@ -61,12 +61,12 @@ def run(generator, classifier, noise, rows, method, num_steps, precision="64-tru
     return steer(generator, classifier, noise, rows, method, num_steps, shown, trainer)
 
 
-def rows_of(num, target=SMILING, sign=1.0, penalty_weight=0.1, step_size=0.1, job=0):
-    return Rows.of_job(num, target, sign, penalty_weight, step_size, job)
+def rows_of(num, target=SMILING, sign=1.0, penalty_weight=0.1, step_size=0.1):
+    return Rows.of_job(num, target, sign, penalty_weight, step_size)
 
 
-def joined(*parts):
-    return Rows(*(torch.cat([getattr(part, name) for part in parts]) for name in Rows.__dataclass_fields__))
+def joined(*jobs):
+    return Rows.joined(jobs)
 
 
 @pytest.mark.parametrize(("case", "penalty"), [("smiling_plain", 0.0), ("smiling_penalty0.1", 0.1)])
@@ -168,8 +168,8 @@ def test_an_images_ascent_does_not_depend_on_who_shares_its_batch(order, cut):
 def test_rows_of_several_jobs_move_as_each_job_alone(method):
     generator, classifier = golden_networks()
     noise = torch.randn(5, 64, generator=torch.Generator().manual_seed(2)).double()
-    one = rows_of(2, penalty_weight=0.0, step_size=0.1, job=0)
-    two = rows_of(3, target=15, sign=-1.0, penalty_weight=1.0, step_size=0.3, job=1)
+    one = rows_of(2, penalty_weight=0.0, step_size=0.1)
+    two = rows_of(3, target=15, sign=-1.0, penalty_weight=1.0, step_size=0.3)
     both = run(generator, classifier, noise, joined(one, two), method, 4)
     for part, rows in ((slice(0, 2), one), (slice(2, 5), two)):
         alone = run(generator, classifier, noise[part], rows, method, 4)
@@ -179,7 +179,7 @@ def test_rows_of_several_jobs_move_as_each_job_alone(method):
 
 def test_every_ascent_step_has_the_rows_step_size():
     generator, classifier = golden_networks()
-    rows = joined(rows_of(2, step_size=0.1), rows_of(2, step_size=0.7, job=1))
+    rows = joined(rows_of(2, step_size=0.1), rows_of(2, step_size=0.7))
     history = run(generator, classifier, torch.randn(4, 64), rows, Ascent(PLAIN), 3, precision="32-true")
     lengths = torch.stack(history.noise).diff(dim=0).norm(dim=2)
     torch.testing.assert_close(lengths, torch.tensor([0.1, 0.1, 0.7, 0.7]).expand(3, 4), rtol=1e-4, atol=1e-5)
@@ -235,10 +235,12 @@ def test_bfloat16_goes_the_same_way_roughly():
     assert nn.functional.cosine_similarity(*moves).min() > 0.9
 
 
-def test_scores_that_are_not_finite_stop_the_run_and_keep_what_was_recorded():
+def test_scores_that_are_not_finite_spoil_no_other_row_and_keep_what_was_recorded():
     generator, classifier, _ = linear_pair()
-    rows = joined(rows_of(2, target=0, penalty_weight=0.0), rows_of(1, target=0, step_size=1e308, job=1))
+    rows = joined(rows_of(2, target=0, penalty_weight=0.0), rows_of(1, target=0, step_size=1e308))
     noise = torch.ones(3, 5, dtype=torch.float64)
+    history = run(generator, classifier, noise, rows, Ascent(partial(torch.optim.SGD, lr=1e10)), 3)
     with pytest.raises(NonFiniteScore, match=r"step 1 in rows \[2\]") as caught:
-        run(generator, classifier, noise, rows, Ascent(partial(torch.optim.SGD, lr=1e10)), 3)
+        history.check_finite()
     assert len(caught.value.history.noise) == 1
+    history.of_rows(slice(0, 2)).check_finite()  # the others' rows are not spoilt

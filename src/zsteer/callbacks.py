@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from zsteer.gan import GANModule
-from zsteer.results import grid_of, save_picture
+from zsteer.pictures import grid_of, save_picture
 
 COLUMNS = 8
 

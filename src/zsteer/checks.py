@@ -29,8 +29,6 @@ def steer(cfg: DictConfig) -> None:
     real_number(cfg, "penalty_weight", minimum=0.0)
     real_number(cfg, "step_size", above=0.0)
     choice(cfg, "edit", tuple(EDITS))
-    if cfg.trainer.devices not in (1, "1"):
-        raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: a steering run uses one device")
     choice(cfg, "trainer.precision", PRECISIONS)
     for role in ("generator", "classifier", "judge"):
         network(cfg, role)

@@ -1,6 +1,8 @@
-"""A steering job: networks and noise from its config, steering, figures, files."""
+"""Steering jobs: networks and noise from their configs, steering, figures, files; one job, or many as one batch."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,10 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
@@ -21,8 +23,9 @@ from zsteer.files import write_json
 from zsteer.loading import Networks, load_networks
 from zsteer.metrics import Scored
 from zsteer.networks import frozen, z_dim_of
+from zsteer.pictures import png, save_picture
 from zsteer.reference import reference_logits
-from zsteer.run import output_folder
+from zsteer.run import is_main_process, output_folder
 from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, Rows, steer
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
@@ -33,7 +36,9 @@ SAMPLE_BATCH = 200
 class Steered:
     """What a job did: its history, its settings and figures as in `metrics.json`, its picture.
 
-    `side_effects` is the judge's mean |Δ| / σ of each attribute that the target does not entail.
+    `side_effects` is the judge's mean |Δ| / σ of each attribute that the target does not entail. `kept` goes into the
+    history's file beside it, for a sweep's summary: `first_image` uint8 `[2, 3, H, W]` at the start and the end, and
+    with a judge its `judge_logits` `[2, n, K]` then, and each image's `judge_gain` and `judge_dependency` `[n]`.
     """
 
     history: History
@@ -42,6 +47,7 @@ class Steered:
     figures: dict[str, float | None]
     side_effects: dict[str, float]
     image: Float[Tensor, "3 h w"]
+    kept: dict[str, Tensor]
 
     @property
     def picture(self) -> Image:
@@ -50,14 +56,30 @@ class Steered:
 
     def write(self, folder: Path) -> None:
         """Write every file of a run folder, `metrics.json` last."""
-        results.save_history(folder / "history.safetensors", self.history)
-        results.save_picture(folder / "steering.png", self.image)
-        results.write_events(folder, self.history, self.rows, self.image, self.settings, self.figures)
-        write_json(folder / "metrics.json", {**self.settings, **self.figures})
+        encoded = png(self.image)
+        results.save_history(folder / "history.safetensors", self.history, self.kept)
+        save_picture(folder / "steering.png", encoded)
+        results.write_events(folder, self.history, self.rows, self.image, self.settings, self.figures, encoded)
+        write_json(folder / "metrics.json", self.content)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What `metrics.json` holds."""
+        return {**self.settings, **self.figures}
 
     def __str__(self) -> str:
         title = "{edit} {target} by {method}, penalty {penalty_weight:g}".format(**self.settings)
         return f"{title}\n{results.table(self.figures, self.side_effects)}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job that is ready to be steered: its settings as in `metrics.json`, its start, its rows, the steps shown."""
+
+    settings: dict[str, Any]
+    noise: Float[Tensor, "n z_dim"]
+    rows: Rows
+    shown: frozenset[int]
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -66,12 +88,18 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     try:
         steered = perform(cfg)
     except NonFiniteScore as error:
-        if error.history.noise:
-            results.save_history(folder / "history.safetensors", error.history)
+        keep_history(folder, error)
         raise
-    steered.write(folder)
-    print(f"{steered}\n  {folder / 'steering.png'}")
-    return {**steered.settings, **steered.figures}
+    if is_main_process():
+        steered.write(folder)
+        print(f"{steered}\n  {folder / 'steering.png'}")
+    return steered.content
+
+
+def keep_history(folder: Path, error: NonFiniteScore) -> None:
+    """Keep the steps before a score became NaN or infinite."""
+    if error.history.noise and is_main_process():
+        results.save_history(folder / "history.safetensors", error.history)
 
 
 def perform(cfg: DictConfig) -> Steered:
@@ -81,58 +109,136 @@ def perform(cfg: DictConfig) -> Steered:
         ValueError, FileNotFoundError: a network or the noise does not fit.
         NonFiniteScore: a score became NaN or infinite; its `history` has the steps before.
     """
-    torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
-    dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
-    networks = load_networks(cfg, dtype)
-    noise = starting_noise(cfg, networks).to(dtype)
-    method = instantiate(cfg.method)
-    target = attributes.find(cfg.target, networks.classifier.names)
-    rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], float(cfg.penalty_weight), float(cfg.step_size))
-    shown = range(0, cfg.num_steps, cfg.show_every)
-    trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS)
-    history = steer(networks.generator, networks.classifier.network, noise, rows, method, cfg.num_steps, shown, trainer)
-    settings = {
-        "target": networks.classifier.names[target],
-        "edit": cfg.edit,
-        "method": method.name,
-        "penalty_weight": float(cfg.penalty_weight),
-        "num_steps": cfg.num_steps,
-        "step_size": float(cfg.step_size),
-        "num_images": len(noise),
-        "seed": cfg.seed,
-    }
-    return measured(networks, rows, history, settings, trainer.strategy.root_device)
+    bench = Bench(cfg)
+    (steered,) = bench.steer([bench.plan(cfg)])
+    if isinstance(steered, ValueError):
+        raise steered
+    return steered
 
 
-def measured(
-    networks: Networks, rows: Rows, history: History, settings: dict[str, Any], device: torch.device
-) -> Steered:
-    """A job's figures and picture, from its history; the judge scores the first and the last images.
+def group_of(cfg: DictConfig) -> str:
+    """What jobs must have in common to be steered together, as text: networks, method, precision, number of steps.
+
+    All else differs from row to row: target, edit, penalty, step size, seed, noise, number of images.
+    """
+    sections = [cfg[name] for name in ("generator", "classifier", "judge", "method", "trainer")]
+    shared = [section and OmegaConf.to_container(section, resolve=True) for section in sections]
+    joined = [attributes.needs_regressor(section, cfg.target) for section in (cfg.classifier, cfg.judge) if section]
+    random = any(
+        section and section.get("checkpoint") is None for section in (cfg.generator, cfg.classifier, cfg.judge)
+    )
+    return json.dumps([shared, joined, cfg.num_steps, cfg.seed if random else None])
+
+
+class Bench:
+    """What the jobs of a group share, loaded once: networks, method, Trainer settings; see `group_of`.
 
     Raises:
-        ValueError: a classifier gives NaN or infinity.
+        ValueError, FileNotFoundError: a network does not fit.
     """
-    target, sign = settings["target"], EDITS[settings["edit"]]
-    scorers = [scorer for scorer in (networks.classifier, networks.judge) if scorer is not None]
-    references = reference_logits(networks.generator, [scorer.network for scorer in scorers], device)
-    for role, reference in zip(("classifier", "judge"), references, strict=False):
-        _check_finite(role, reference)
-    classifier = Scored(networks.classifier.names, history.logits[0], history.logits[-1], references[0])
-    judge, captions, effects = None, [], {}
-    if networks.judge is not None:
-        ends = torch.cat([history.images[0], history.images[max(history.images)]])
-        with torch.no_grad():
-            logits = frozen(networks.judge.network, torch.float32, device)(ends.to(device)).cpu()
-        _check_finite("judge", logits)
-        before, after = logits.chunk(2)
-        judge = Scored(networks.judge.names, before, after, references[1])
-        column = attributes.find(target, judge.names)
-        factor = networks.judge.names[column] in networks.judge.factors
-        seen = [logits[:, column] if factor else logits[:, column].sigmoid() for logits in (before, after)]
-        captions = [f"{start:.2f} to {end:.2f}" for start, end in zip(*seen, strict=True)]
-        effects = metrics.side_effects(judge, metrics.others_of(target, judge.names))
-    figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
-    return Steered(history, rows, settings, figures, effects, results.picture(history, captions))
+
+    def __init__(self, cfg: DictConfig):
+        torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
+        self.dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
+        self.networks = load_networks(cfg, self.dtype)
+        self.method, self.trainer, self.num_steps = instantiate(cfg.method), cfg.trainer, cfg.num_steps
+        self._starts: dict[str, Tensor] = {}
+        self._judged: dict[bytes, Tensor] = {}
+        self._judge: nn.Module | None = None
+        self._references: list[Tensor] = []
+
+    def plan(self, cfg: DictConfig) -> Plan:
+        """The job of a checked config.
+
+        Raises:
+            ValueError: its noise does not fit, or `where` fits too few samples.
+        """
+        key = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where))
+        if key not in self._starts:
+            self._starts[key] = starting_noise(cfg, self.networks).to(self.dtype)
+        noise, names = self._starts[key], self.networks.classifier.names
+        target = attributes.find(cfg.target, names)
+        settings = {
+            "target": names[target],
+            "edit": cfg.edit,
+            "method": self.method.name,
+            "penalty_weight": float(cfg.penalty_weight),
+            "num_steps": cfg.num_steps,
+            "step_size": float(cfg.step_size),
+            "num_images": len(noise),
+            "seed": cfg.seed,
+        }
+        rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], settings["penalty_weight"], settings["step_size"])
+        return Plan(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
+
+    def steer(self, plans: Sequence[Plan], progress_bar: bool = True) -> list[Steered | ValueError]:
+        """Steer the rows of all plans as one batch; for each plan what it did, or why it failed."""
+        noise, rows = torch.cat([plan.noise for plan in plans]), Rows.joined([plan.rows for plan in plans])
+        shown = frozenset[int]().union(*(plan.shown for plan in plans))
+        trainer = instantiate(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=progress_bar)
+        networks, device = self.networks, trainer.strategy.root_device
+        history = steer(
+            networks.generator, networks.classifier.network, noise, rows, self.method, self.num_steps, shown, trainer
+        )
+        lengths = [len(plan.noise) for plan in plans]
+        ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
+        parts = [history.of_rows(slice(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
+        return [self._measured(plan, part, device) for plan, part in zip(plans, parts, strict=True)]
+
+    def _measured(self, plan: Plan, history: History, device: torch.device) -> Steered | ValueError:
+        try:
+            history.check_finite()
+            return self._figures(plan, history, device)
+        except ValueError as error:
+            return error
+
+    def _figures(self, plan: Plan, history: History, device: torch.device) -> Steered:
+        """A job's figures and picture, from its history; the judge scores the first and the last images.
+
+        Raises:
+            ValueError: a classifier gives NaN or infinity.
+        """
+        last = max(history.images)
+        history.images = {step: images for step, images in history.images.items() if step in {*plan.shown, last}}
+        target, sign = plan.settings["target"], EDITS[plan.settings["edit"]]
+        networks, references = self.networks, self._reference_logits(device)
+        classifier = Scored(networks.classifier.names, history.logits[0], history.logits[-1], references[0])
+        judge, captions, effects, judged = None, [], {}, {}
+        if networks.judge is not None:
+            before, after = (self._judge_logits(history.images[step], device) for step in (0, last))
+            judge = Scored(networks.judge.names, before, after, references[1])
+            column = attributes.find(target, judge.names)
+            others = metrics.others_of(target, judge.names)
+            factor = judge.names[column] in networks.judge.factors
+            seen = [logits[:, column] if factor else logits[:, column].sigmoid() for logits in (before, after)]
+            captions = [f"{start:.2f} to {end:.2f}" for start, end in zip(*seen, strict=True)]
+            effects = metrics.side_effects(judge, others)
+            judged = metrics.by_image(judge, target, sign, others) | {"judge_logits": torch.stack([before, after])}
+        figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
+        image = results.picture(history, captions)
+        ends = torch.stack([history.images[step][0] for step in (0, last)])
+        kept = {"first_image": ((ends.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), **judged}
+        return Steered(history, plan.rows, plan.settings, figures, effects, image, kept)
+
+    def _reference_logits(self, device: torch.device) -> list[Float[Tensor, "samples k"]]:
+        if not self._references:
+            scorers = [scorer for scorer in (self.networks.classifier, self.networks.judge) if scorer is not None]
+            references = reference_logits(self.networks.generator, [scorer.network for scorer in scorers], device)
+            for role, reference in zip(("classifier", "judge"), references, strict=False):
+                _check_finite(role, reference)
+            self._references = references
+        return self._references
+
+    @torch.no_grad()
+    def _judge_logits(self, images: Float[Tensor, "n 3 h w"], device: torch.device) -> Float[Tensor, "n k"]:
+        """The judge's logits, kept, because many jobs of a sweep start from the same images."""
+        assert self.networks.judge is not None
+        self._judge = self._judge or frozen(self.networks.judge.network, torch.float32, device)
+        key = hashlib.sha256(images.numpy().tobytes()).digest()
+        if key not in self._judged:
+            self._judged[key] = self._judge(images.to(device)).cpu()
+        _check_finite("judge", self._judged[key])
+        return self._judged[key]
 
 
 def _check_finite(role: str, logits: Tensor) -> None:

@@ -6,6 +6,7 @@ what was asked for is positive. An attribute is present where its logit is above
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -25,11 +26,15 @@ class Scored:
     after: Float[Tensor, "n k"]
     reference: Float[Tensor, "samples k"]
 
-    @property
+    @cached_property
+    def sigma(self) -> Float[Tensor, " k"]:
+        """The standard deviation of each logit over the samples."""
+        return self.reference.double().std(dim=0)
+
+    @cached_property
     def change(self) -> Float[Tensor, "n k"]:
         """Δ / σ of each image and logit; 0 for a logit that never varies."""
-        sigma = self.reference.double().std(dim=0)
-        return (self.after - self.before).double() / sigma.where(sigma > 0, torch.inf)
+        return (self.after - self.before).double() / self.sigma.where(self.sigma > 0, torch.inf)
 
 
 def gain(scored: Scored, target: str, sign: float) -> float:
@@ -47,6 +52,13 @@ def side_effects(judge: Scored, others: Sequence[str]) -> dict[str, float]:
     """Mean |Δ| / σ of each of the other attributes."""
     change = judge.change.abs().mean(dim=0)
     return {name: change[judge.names.index(name)].item() for name in others}
+
+
+def by_image(judge: Scored, target: str, sign: float, others: Sequence[str]) -> dict[str, Float[Tensor, " n"]]:
+    """`gain_judge` and `attribute_dependency` of each image; their means over the images are the figures."""
+    gains = sign * judge.change[:, attributes.find(target, judge.names)]
+    columns = [judge.names.index(name) for name in others]
+    return {"judge_gain": gains, "judge_dependency": judge.change[:, columns].abs().mean(dim=1)}
 
 
 def others_of(target: str, names: Sequence[str], entailed: bool = False) -> list[str]:

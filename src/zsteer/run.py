@@ -12,7 +12,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,36 @@ class Session:
 
     started: bool = False
     sweep: Path | None = None
+    resumed: bool = False
     failures: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """A command's task as Hydra and its launchers call it: one job, its folder's `status.json` saying how it stands."""
+
+    task: Callable[[DictConfig], Any]
+    session: Session
+
+    def __post_init__(self) -> None:
+        functools.update_wrapper(self, self.task)
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        folder = output_folder()
+        self.session.started = True
+        swept = HydraConfig.get().mode == RunMode.MULTIRUN
+        if swept:
+            self.session.sweep = Path(HydraConfig.get().sweep.dir)
+        with recorded(folder, self.session, label=f"{folder.name}: " if swept else ""):
+            if self.session.resumed and not swept:
+                raise ValueError("resume= goes on with a sweep; add -m and the words that the sweep was started with")
+            devices = OmegaConf.select(cfg, "trainer.devices", default=1)
+            if swept and devices not in (1, "1"):
+                # Their processes would run the whole sweep again, and train with one another's jobs.
+                raise ValueError(
+                    f"trainer.devices={devices} must be 1 in a sweep by hydra/launcher=basic; choose processes"
+                )
+            return objective_of(self.task(cfg), cfg)
 
 
 def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -84,20 +114,23 @@ def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
         def command() -> None:
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # Lightning's, on torch 2.14 and later
             session = Session()
-            job = functools.partial(run_job, task, session)
-            functools.update_wrapper(job, task)
+            job = Job(task, session)
             wrapped = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
             verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
             try:
-                refuse_finished(sys.argv[1:])
+                sys.argv[1:] = resumable(sys.argv[1:], session)
+                refuse_finished(sys.argv[1:], session)
                 with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra then leaves its errors to us
                     try:
                         wrapped()
                     finally:
-                        if session.sweep is not None:
+                        if session.sweep is not None and is_main_process():
                             from zsteer import sweeps  # which draws: a single run need not wait for that
 
                             sweeps.summarize(session.sweep)
+                            session.failures = session.failures or sweeps.failures(session.sweep)
+                if session.failures:  # which a launcher has not raised, so that its other jobs still ran
+                    raise ValueError
             except USER_ERRORS as error:
                 if verbose:
                     raise
@@ -114,46 +147,86 @@ def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
     return decorate
 
 
-def run_job(task: Callable[[DictConfig], Any], session: Session, cfg: DictConfig) -> Any:
-    """Run one job, its `status.json` saying how it stands; a failure is recorded and passed on."""
-    folder = output_folder()
-    session.started = True
-    swept = HydraConfig.get().mode == RunMode.MULTIRUN
-    if swept:
-        session.sweep = Path(HydraConfig.get().sweep.dir)
+def is_main_process() -> bool:
+    """Whether this process writes a run's files: not the others of a distributed run, which share its folder."""
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # the first that is set counts, as for Lightning
+    return next((os.environ[name] for name in ranks if name in os.environ), "0") == "0"
+
+
+def say(folder: Path, state: str, seconds: float, **more: str) -> None:
+    """Write a job's `status.json`."""
+    if is_main_process():
+        write_json(folder / "status.json", {"state": state, **more, "seconds": round(seconds, 3)})
+
+
+def say_failed(folder: Path, session: Session, error: BaseException, seconds: float, label: str = "") -> None:
+    """Record a job's failure in its `status.json` and in the session."""
+    session.failures.append(f"{label}{describe(error)}")
+    trace = "".join(traceback.format_exception(error))
+    say(folder, "failed", seconds, error=describe(error), traceback=trace)
+
+
+@contextmanager
+def recorded(folder: Path, session: Session, label: str) -> Iterator[None]:
+    """Keep a job's `status.json` while the block runs; a failure is recorded and passed on."""
     started = time.monotonic()
-
-    def say(state: str, **more: str) -> None:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of a distributed run share its folder
-            status = {"state": state, **more, "seconds": round(time.monotonic() - started, 3)}
-            write_json(folder / "status.json", status)
-
-    say("running")
+    say(folder, "running", 0.0)
     try:
-        devices = OmegaConf.select(cfg, "trainer.devices", default=1)
-        if swept and devices not in (1, "1"):
-            # Their processes would run the whole sweep again, and train with one another's jobs.
-            raise ValueError(f"trainer.devices={devices} must be 1 in a sweep; run the jobs one by one")
-        result = task(cfg)
+        yield
     except BaseException as error:
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
             error = error.__context__  # Lightning turns one into the other
-        session.failures.append(f"{folder.name}: {describe(error)}" if swept else describe(error))
-        say("failed", error=describe(error), traceback=traceback.format_exc())
+        say_failed(folder, session, error, time.monotonic() - started, label)
         raise error from None
-    say("completed")
-    return result
+    say(folder, "completed", time.monotonic() - started)
 
 
-def refuse_finished(words: Sequence[str]) -> None:
+def objective_of(result: Any, cfg: DictConfig) -> Any:
+    """What a sweeper gets of a job: the figures that the key `objective` names, as numbers; all figures if it is null.
+
+    Raises:
+        ValueError: no such figure, or it is unknown.
+    """
+    wanted = OmegaConf.select(cfg, "objective")
+    if wanted is None:
+        return result
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in names:
+        if not isinstance(result.get(name), int | float):
+            raise ValueError(f"objective={name} must be one of the job's figures, {', '.join(result)}, and known")
+    values = tuple(float(result[name]) for name in names)
+    return values[0] if isinstance(wanted, str) else values
+
+
+def resumable(words: Sequence[str], session: Session) -> list[str]:
+    """The command's words with `resume=DIR`, which goes on with the sweep in DIR, turned into its folder.
+
+    Raises:
+        ValueError: DIR holds no sweep.
+    """
+    resumed = [word.partition("=")[2] for word in words if word.startswith("resume=")]
+    if not resumed:
+        return list(words)
+    if not (Path(resumed[-1]) / "multirun.yaml").is_file():
+        raise ValueError(f"resume={resumed[-1]} must be a sweep's folder; it has no multirun.yaml")
+    session.resumed = True
+    rest = [word for word in words if not word.startswith(("resume=", "hydra.sweep.dir="))]
+    return [*rest, f"hydra.sweep.dir={resumed[-1]}"]
+
+
+def refuse_finished(words: Sequence[str], session: Session) -> None:
     """Refuse a folder that already holds a completed run or sweep, before Hydra writes this one's config over its own.
+
+    A sweep that is resumed may have completed jobs, which are left as they are.
 
     Raises:
         ValueError: it does.
     """
     for word in words:
         key, _, value = word.partition("=")
-        folders = [Path(value)] if key == "hydra.run.dir" else Path(value).glob("*") if key == "hydra.sweep.dir" else []
+        folders = [Path(value)] if key == "hydra.run.dir" else []
+        if key == "hydra.sweep.dir" and not session.resumed:
+            folders = Path(value).glob("*")
         for folder in folders:
             status = folder / "status.json"
             if status.is_file() and json.loads(status.read_text())["state"] == "completed":

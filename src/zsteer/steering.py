@@ -1,12 +1,12 @@
 """Move noise so that one attribute of the generated images changes: the LightningModule, its rows and its methods.
 
 A row is one noise vector with its own target, edit, penalty weight, step size and job. One run is one job of a few
-rows; a batch of many jobs is the same module with more rows.
+rows; a batch of many jobs is the same module with more rows; several devices share the rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,37 +20,43 @@ from zsteer.networks import OptimizerFactory, frozen
 
 @dataclass(frozen=True)
 class Rows:
-    """The settings of each row, as tensors `[rows]`; `sign` is +1 to add the target attribute, −1 to remove it."""
+    """The settings of each row, as tensors `[rows]`.
+
+    `sign` is +1 to add the target attribute, −1 to remove it; `job_size` is the number of rows of the row's job.
+    """
 
     target: Int[Tensor, " rows"]
     sign: Float[Tensor, " rows"]
     penalty_weight: Float[Tensor, " rows"]
     step_size: Float[Tensor, " rows"]
-    job: Int[Tensor, " rows"]
+    job_size: Int[Tensor, " rows"]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, which: slice) -> "Rows":
+        return Rows(*(getattr(self, column.name)[which] for column in fields(self)))
 
     @classmethod
-    def of_job(
-        cls, num_rows: int, target: int, sign: float, penalty_weight: float, step_size: float, job: int = 0
-    ) -> "Rows":
+    def joined(cls, jobs: Sequence["Rows"]) -> "Rows":
+        """The rows of several jobs, one job after the other."""
+        return cls(*(torch.cat([getattr(rows, column.name) for rows in jobs]) for column in fields(cls)))
+
+    @classmethod
+    def of_job(cls, num_rows: int, target: int, sign: float, penalty_weight: float, step_size: float) -> "Rows":
         """The rows of one job, which differ in nothing but their noise."""
         return cls(
             torch.full((num_rows,), target),
             torch.full((num_rows,), float(sign), dtype=torch.float64),
             torch.full((num_rows,), float(penalty_weight), dtype=torch.float64),
             torch.full((num_rows,), float(step_size), dtype=torch.float64),
-            torch.full((num_rows,), job),
+            torch.full((num_rows,), num_rows),
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Rows":
         """The same rows on a device, their real numbers as `dtype`."""
         moved = (getattr(self, column.name).to(device) for column in fields(self))
         return Rows(*(column.to(dtype) if column.is_floating_point() else column for column in moved))
-
-    @property
-    def job_size(self) -> Int[Tensor, " rows"]:
-        """How many rows the job of each row has."""
-        _, inverse, count = self.job.unique(return_inverse=True, return_counts=True)
-        return count[inverse]
 
 
 @runtime_checkable
@@ -128,8 +134,41 @@ class History:
 
     def cpu(self) -> "History":
         """The same on the CPU."""
-        noise, logits, scores = ([tensor.cpu() for tensor in part] for part in (self.noise, self.logits, self.scores))
-        return History(noise, logits, scores, {step: images.cpu() for step, images in self.images.items()})
+        return _each_tensor([self], lambda tensors: tensors[0].cpu())
+
+    def of_rows(self, which: slice) -> "History":
+        """What some of the rows went through."""
+        return _each_tensor([self], lambda tensors: tensors[0][which])
+
+    @staticmethod
+    def joined(parts: Sequence["History"]) -> "History":
+        """One history of the rows of several, which went through the same steps."""
+        return _each_tensor(parts, torch.cat)
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            NonFiniteScore: a score or, at the end, a logit is NaN or infinite.
+        """
+        for step, scores in enumerate([*self.scores, self.logits[-1].sum(dim=1)]):
+            broken = (~scores.isfinite()).nonzero().flatten().tolist()
+            if broken:
+                before = {shown: images for shown, images in self.images.items() if shown < step}
+                raise NonFiniteScore(
+                    f"scores are not finite at step {step} in rows {broken}; lower step_size or penalty_weight",
+                    History(self.noise[:step], self.logits[:step], self.scores[:step], before),
+                )
+
+
+def _each_tensor(histories: Sequence[History], function: Callable[[list[Tensor]], Tensor]) -> History:
+    """A history of what a function makes of the tensors that stand in the same place of each of some histories."""
+
+    def merged(part: str) -> list[Tensor]:
+        parts = (getattr(history, part) for history in histories)
+        return [function(list(tensors)) for tensors in zip(*parts, strict=True)]
+
+    images = {step: function([history.images[step] for history in histories]) for step in histories[0].images}
+    return History(merged("noise"), merged("logits"), merged("scores"), images)
 
 
 class NonFiniteScore(ValueError):
@@ -144,7 +183,9 @@ class LatentSteering(LightningModule):
     """Gradient ascent on noise through a frozen generator and classifier; one training step is one ascent step.
 
     The noise `[rows, z_dim]` is the only parameter. The networks are kept outside the module's parameters and state,
-    so that checkpoints hold the noise alone and Lightning cannot put batch norm into train mode.
+    so that checkpoints hold the noise alone and Lightning cannot put batch norm into train mode. In a distributed
+    Trainer each process steers its own share of the rows, none twice; rows do not act on one another, so nothing needs
+    to be averaged. At the end each process has the history of all.
     """
 
     def __init__(
@@ -166,6 +207,10 @@ class LatentSteering(LightningModule):
         self._networks = (generator, classifier)  # a tuple, so that nn.Module does not register them
 
     def on_fit_start(self) -> None:
+        # All ranks start with all rows, because data-parallel wrapping hands rank 0's parameter to everyone.
+        bounds = torch.arange(len(self.rows)).tensor_split(self.trainer.world_size)[self.trainer.global_rank]
+        own = slice(int(bounds[0]), int(bounds[-1]) + 1) if len(bounds) else slice(0, 0)
+        self.noise.data, self.rows = self.noise.data[own], self.rows[own]
         # What is frozen needs no full-precision copy, so under mixed precision the networks themselves are bfloat16.
         mixed = self.trainer.precision == "bf16-mixed"
         self._dtype = torch.bfloat16 if mixed else self.noise.dtype
@@ -183,7 +228,6 @@ class LatentSteering(LightningModule):
         start = self.history.logits[0] if step else logits.detach()
         rows = self.rows
         scores = steering_score(logits, start, rows.target, rows.sign, rows.penalty_weight)
-        self._check_finite(scores, step)
         self._record(step, images, logits)
         self.history.scores.append(scores.detach())
         self.noise.grad = -self.method.gradient(scores, self.noise, rows)
@@ -199,9 +243,13 @@ class LatentSteering(LightningModule):
         with torch.no_grad():
             images, logits = self(self.noise)
         step = len(self.history.scores)
-        self._check_finite(logits.sum(dim=1), step)
         self.show_steps.add(step)
         self._record(step, images, logits)
+        self.history = self.history.cpu()
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self.history)
+            self.history = History.joined(parts)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.method.optimizer([self.noise])
@@ -211,14 +259,6 @@ class LatentSteering(LightningModule):
         self.history.logits.append(logits.detach())
         if step in self.show_steps:
             self.history.images[step] = images.detach().float()
-
-    def _check_finite(self, scores: Tensor, step: int) -> None:
-        broken = (~scores.isfinite()).nonzero().flatten().tolist()
-        if broken:
-            raise NonFiniteScore(
-                f"scores are not finite at step {step} in rows {broken}; lower step_size or penalty_weight",
-                self.history,
-            )
 
 
 # What a Trainer needs to know for steering: one epoch, whose batches are the steps; nothing to save or to log.
@@ -238,12 +278,11 @@ def steer(
     show_steps: Iterable[int] = (),
     trainer: Trainer | None = None,
 ) -> History:
-    """Steer all rows for `num_steps` steps on the trainer's device, and return on the CPU what they went through.
+    """Steer all rows for `num_steps` steps on the trainer's devices, and return on the CPU what they went through.
 
-    Raises:
-        NonFiniteScore: a score became NaN or infinite.
+    A row whose score becomes NaN or infinite spoils no other; see `History.check_finite`.
     """
     trainer = trainer or Trainer(devices=1, **TRAINER_SETTINGS)
     module = LatentSteering(generator, classifier, noise, rows, method, show_steps)
     trainer.fit(module, range(num_steps))
-    return module.history.cpu()
+    return module.history

@@ -1,16 +1,24 @@
-"""A sweep's folder as one table and one picture."""
+"""A sweep's folder as a table, pictures and a run in TensorBoard."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from safetensors import safe_open
 
 from zsteer.files import whole
+from zsteer.pictures import Png, save_picture
 
 Row = dict[str, Any]
+
+# The two figures of the frontier, and where a job keeps them for each image.
+BY_IMAGE = {"gain_judge": "judge_gain", "attribute_dependency": "judge_dependency"}
+FIGURES = tuple(BY_IMAGE)
 
 
 def run(cfg: DictConfig) -> dict[str, int]:
@@ -21,7 +29,9 @@ def run(cfg: DictConfig) -> dict[str, int]:
 
 
 def summarize(folder: Path) -> dict[str, int]:
-    """Write `sweep.csv` (a row per job) and `frontier.png` from the jobs' folders; say and return how many ended how.
+    """Make a sweep's table and pictures from the jobs' folders; say and return how many jobs ended how.
+
+    `sweep.csv` has a row per job; `frontier.png` and `sheet.png` are also TensorBoard's run `sweep`.
 
     Raises:
         FileNotFoundError: the folder holds no job.
@@ -29,16 +39,26 @@ def summarize(folder: Path) -> dict[str, int]:
     rows = read_jobs(folder)
     if not rows:
         raise FileNotFoundError(f"sweep={folder} holds no job: no folder in it has a status.json")
+    rows = [row | intervals(folder, row) for row in rows]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with whole(folder / "sweep.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    draw_frontier(folder / "frontier.png", rows)
+    pictures = {"frontier": draw_frontier(rows), "sheet": draw_sheet(folder, rows)}
+    drawn = {name: picture for name, picture in pictures.items() if picture is not None}
+    for name, picture in drawn.items():
+        save_picture(folder / f"{name}.png", picture)
+    write_events(folder / "sweep", {f"sweep/{name}": picture for name, picture in drawn.items()})
     states = [row["state"] for row in rows]
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     print(", ".join(f"{number} {state}" for state, number in counts.items()) + f": {folder / 'sweep.csv'}")
     return counts
+
+
+def failures(folder: Path) -> list[str]:
+    """A line for each job that has failed."""
+    return [f"{row['job']}: {row['error']}" for row in read_jobs(folder) if row["state"] == "failed"]
 
 
 def read_jobs(folder: Path) -> list[Row]:
@@ -68,32 +88,112 @@ def _read_job(folder: Path, job: Path) -> Row:
     return row | {key: value for key, value in figures.items() if not isinstance(value, Mapping)}
 
 
-def draw_frontier(path: Path, rows: Sequence[Row]) -> None:
-    """Side effects against judged gain: one line per target and method, the penalty weight written along it."""
+def intervals(folder: Path, row: Row) -> Row:
+    """Bootstrap intervals (95 %, of 1,000 resamples of the images) of a job's judged gain and dependency."""
+    path = folder / row["job"] / "history.safetensors"
+    if row.get("gain_judge") is None or not path.is_file():
+        return {}
+    with safe_open(path, framework="numpy") as file:
+        known = set(file.keys())
+        parts = {figure: file.get_tensor(name) for figure, name in BY_IMAGE.items() if name in known}
+    bounds = {}
+    for figure, values in parts.items():
+        resampled = np.random.default_rng(0).choice(values, (1000, len(values))).mean(axis=1)
+        low, high = np.percentile(resampled, (2.5, 97.5)).tolist()
+        bounds |= {f"{figure}_low": low, f"{figure}_high": high}
+    return bounds
+
+
+def draw_frontier(rows: Sequence[Row]) -> Png:
+    """Side effects against judged gain, with intervals: a line per edit, target and method, the penalty along it."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if row.get("gain_judge") is not None and row.get("attribute_dependency") is not None:
-            lines.setdefault(f"{row['edit']} {row['target']}, {row['method']}", []).append(row)
-    for name, points in lines.items():
+            lines.setdefault(_line_of(row), []).append(row)
+    colours = pyplot.get_cmap("tab10" if len(lines) <= 10 else "gist_ncar")
+    for number, (name, points) in enumerate(lines.items()):
         points.sort(key=lambda row: row["penalty_weight"])
-        x, y = ([point[key] for point in points] for key in ("gain_judge", "attribute_dependency"))
-        axes.plot(x, y, marker="o", label=name)
-        for point, *at in zip(points, x, y, strict=True):
-            text = f"λ={point['penalty_weight']:g}"
-            axes.annotate(text, (at[0], at[1]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        x, y = ([point[key] for point in points] for key in FIGURES)
+        colour = colours(number if len(lines) <= 10 else 0.95 * number / len(lines))
+        errors = [
+            [[abs(p[key] - p.get(f"{key}_{end}", p[key])) for p in points] for end in ("low", "high")]
+            for key in FIGURES
+        ]
+        axes.errorbar(
+            x, y, xerr=errors[0], yerr=errors[1], marker="o", markersize=4, color=colour, elinewidth=0.5, label=name
+        )
+        if len(lines) <= 10:
+            for point, *at in zip(points, x, y, strict=True):
+                text = f"λ={point['penalty_weight']:g}"
+                axes.annotate(text, (at[0], at[1]), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xlabel("judged gain (σ of the target's logit)")
     axes.set_ylabel("attribute dependency (mean |Δ|/σ of the others)")
     if lines:
-        axes.legend(fontsize=8)
+        figure.legend(loc="outside right upper", fontsize=8 if len(lines) <= 10 else 5)
     else:
         axes.set_title("no job of this sweep has judged figures")
     axes.grid(alpha=0.3)
-    with whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    width, height = figure.canvas.get_width_height()
     pyplot.close(figure)
+    return Png(file.getvalue(), height, width)
+
+
+def draw_sheet(folder: Path, rows: Sequence[Row]) -> Png | None:
+    """The first image of each job, at the start and the end: targets downwards, penalty weights across."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steered = [row for row in rows if row["state"] == "completed" and row.get("penalty_weight") is not None]
+    weights = sorted({row["penalty_weight"] for row in steered})
+    cells: dict[str, dict[float, Row]] = {}
+    for row in steered:
+        cells.setdefault(_line_of(row), {}).setdefault(row["penalty_weight"], row)
+    if not cells:
+        return None
+    figure, grid = pyplot.subplots(
+        len(cells), len(weights), figsize=(1.6 + 1.5 * len(weights), 0.4 + 0.8 * len(cells)), squeeze=False
+    )
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[], frame_on=False)
+    for line, (name, jobs) in zip(grid, cells.items(), strict=True):
+        line[0].set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
+        for axes, weight in zip(line, weights, strict=True):
+            if weight in jobs:
+                with safe_open(folder / jobs[weight]["job"] / "history.safetensors", framework="numpy") as file:
+                    ends = file.get_tensor("first_image")
+                axes.imshow(np.concatenate(list(ends), axis=2).transpose(1, 2, 0), interpolation="nearest")
+    for axes, weight in zip(grid[0], weights, strict=True):
+        axes.set_title(f"λ={weight:g}", fontsize=8)
+    figure.subplots_adjust(left=1.5 / figure.get_figwidth(), right=1, top=1 - 0.3 / figure.get_figheight(), bottom=0)
+    figure.subplots_adjust(wspace=0.05, hspace=0.05)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    width, height = figure.canvas.get_width_height()
+    pyplot.close(figure)
+    return Png(file.getvalue(), height, width)
+
+
+def _line_of(row: Row) -> str:
+    return f"{row['edit']} {row['target']}, {row['method']}"
+
+
+def write_events(folder: Path, pictures: Mapping[str, Png]) -> None:
+    """The sweep's own run in TensorBoard: its pictures, beside the jobs' runs and their HParams rows."""
+    from zsteer.events import Events
+
+    for stale in folder.glob("events.out.tfevents.*"):
+        stale.unlink()
+    events = Events()
+    for tag, picture in pictures.items():
+        events.image(tag, picture, 0)
+    events.save(folder)

@@ -1,0 +1,67 @@
+"""zsteer's launchers and sweeper, where Hydra looks for plugins: each launcher hands its jobs to `zsteer.launching`.
+
+Hydra imports this file whenever it starts, so nothing heavy is imported here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from zsteer.run import Job
+
+
+class QuickSweeper(BasicSweeper):
+    """Hydra's own sweeper, without composing each job once before the launcher does: that takes 0.1 s a job."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        if isinstance(task_function, Job):
+            task_function.session.sweep = Path(config.hydra.sweep.dir)  # to be summarized, whoever launches the jobs
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        pass
+
+
+class VectorizedLauncher(Launcher):
+    """Steers the rows of many jobs as one batch, in this process.
+
+    Args:
+        max_rows: noise vectors that are steered at once, unless one job alone has more: what bounds memory.
+    """
+
+    def __init__(self, max_rows: int):
+        self.max_rows = max_rows
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.sweep = (hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from zsteer.launching import Sweep, steer_together
+
+        return steer_together(Sweep(*self.sweep, job_overrides, initial_job_idx), self.max_rows)
+
+
+class ProcessLauncher(Launcher):
+    """Runs each job as a process of its own, several at a time.
+
+    Args:
+        num_parallel: processes at a time.
+        gpus: for each of them the devices that it sees, as in `CUDA_VISIBLE_DEVICES`; null leaves them all visible.
+    """
+
+    def __init__(self, num_parallel: int, gpus: Sequence[Any] | None):
+        self.num_parallel, self.gpus = num_parallel, gpus
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.sweep = (hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from zsteer.launching import Sweep, run_processes
+
+        return run_processes(Sweep(*self.sweep, job_overrides, initial_job_idx), self.num_parallel, self.gpus)

@@ -1,0 +1,71 @@
+"""Images as pictures: grids, captions, PNG."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from zsteer.files import whole
+
+FOOTER_HEIGHT = 16
+PADDING = 2
+
+
+@dataclass(frozen=True)
+class Png:
+    """A picture as the bytes of a PNG file."""
+
+    data: bytes
+    height: int
+    width: int
+
+
+def png(image: Float[Tensor, "3 h w"]) -> Png:
+    """Encode a picture in [0, 1], at the fastest level: a tenth fewer bytes would take three times as long."""
+    file = io.BytesIO()
+    to_pil_image(image).save(file, format="PNG", compress_level=1)
+    return Png(file.getvalue(), image.shape[1], image.shape[2])
+
+
+def save_picture(path: Path, image: Float[Tensor, "3 h w"] | Png) -> None:
+    """Write a picture in [0, 1] as PNG."""
+    with whole(path) as temporary:
+        temporary.write_bytes((image if isinstance(image, Png) else png(image)).data)
+
+
+def grid_of(images: Float[Tensor, "n 3 h w"], columns: int) -> Float[Tensor, "3 height width"]:
+    """Images in [-1, 1] as one picture in [0, 1], mapped by (x + 1) / 2; small ones enlarged to 64 pixels."""
+    images = images.float()
+    if (times := _enlarged(images)) > 1:
+        images = interpolate(images, scale_factor=times)
+    return make_grid(((images + 1) / 2).clamp(0, 1), nrow=columns, padding=PADDING, pad_value=1.0)
+
+
+def row_of(
+    grid: Float[Tensor, "3 height width"], images: Float[Tensor, "n 3 h w"], row: int
+) -> Float[Tensor, "3 row_height width"]:
+    """One row of a grid of images of this size."""
+    height = images.shape[2] * _enlarged(images) + PADDING
+    return grid[:, row * height : (row + 1) * height + PADDING]
+
+
+def _enlarged(images: Float[Tensor, "n 3 h w"]) -> int:
+    return max(1, 64 // images.shape[-1])
+
+
+def captioned(grid: Float[Tensor, "3 h w"], captions: Sequence[str]) -> Float[Tensor, "3 h2 w"]:
+    """A grid with a caption below each of its columns."""
+    band = Image.new("RGB", (grid.shape[2], FOOTER_HEIGHT), "white")
+    draw, width, font = ImageDraw.Draw(band), grid.shape[2] / len(captions), ImageFont.load_default(10)
+    for column, caption in enumerate(captions):
+        draw.text(((column + 0.5) * width, 2), caption, fill="black", font=font, anchor="mt")
+    footer = torch.frombuffer(bytearray(band.tobytes()), dtype=torch.uint8).view(FOOTER_HEIGHT, -1, 3)
+    return torch.cat([grid, footer.permute(2, 0, 1) / 255], dim=1)
