@@ -205,7 +205,6 @@ SETTINGS = {
     "where that is no mapping": (["where=Male"], ["where=", "Male"]),
     "attributes that are no list": (["classifier.attributes=5"], ["classifier.attributes=5"]),
     "a seed beyond all generators": (["seed=99999999999999999999"], ["seed=99999999999999999999"]),
-    "two devices": (["trainer.devices=2"], ["trainer.devices=2"]),
     "unknown precision": (["trainer.precision=8"], ["trainer.precision=8"]),
     "no classifier": (["classifier.network=null"], ["classifier.network"]),
     "another number of attributes": (["classifier.attributes=[Smiling,Male]"], ["classifier.attributes", "2", "40"]),

@@ -33,7 +33,8 @@ def test_each_command_composes(words):
     words = words[words.index("python") + 1 :]
     script = ROOT / words[0]
     assert script.is_file()
-    overrides = [word.split(",")[0] for word in words[1:] if "=" in word]
+    # `resume` is the command's own word, not a key.
+    overrides = [word.split(",")[0] for word in words[1:] if "=" in word and not word.startswith("resume=")]
     compose(script.stem, overrides)
 
 

@@ -91,7 +91,7 @@ def test_two_runs_that_start_together_have_folders_of_their_own(tmp_path):
     )
     names = {run(sys.executable, "-c", program, "target=Male").stdout.strip() for _ in range(2)}
     assert len(names) == 2
-    assert all(name.startswith("target-Male_") for name in names)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_target-Male_[0-9a-f]{6}", name) for name in names)
 
 
 def test_the_wheel_carries_everything_and_runs_from_another_folder(tmp_path):

@@ -65,7 +65,8 @@ def test_a_folder_without_jobs_is_refused(command, tmp_path):
     assert "holds no job" in ended.err.splitlines()[-1]
 
 
-def test_a_sweep_over_several_devices_is_refused(command):
-    ended = command("train_gan", "seed=0,1", "trainer=ddp", "trainer.devices=2", sweep=True)
+def test_hydras_own_launcher_is_refused_several_devices(command):
+    words = ("seed=0,1", "trainer=ddp", "trainer.devices=2", "hydra/launcher=basic")
+    ended = command("train_gan", *words, sweep=True)
     assert ended.code != 0
-    assert "trainer.devices=2 must be 1 in a sweep" in ended.err
+    assert "trainer.devices=2 must be 1 in a sweep by hydra/launcher=basic" in ended.err

@@ -16,7 +16,7 @@ from zsteer.run import compose
 FOLDER = BUNDLED.parent
 # Where each network's training run keeps its weights, and the config group that described it.
 SOURCES = {
-    "generator": ("generator/generator.safetensors", "generator"),
+    "generator": ("generator_longer/generator.safetensors", "generator"),
     "classifier": ("classifier/classifier.safetensors", "classifier"),
     "judge": ("judge/classifier.safetensors", "classifier"),
     "regressor": ("regressor/classifier.safetensors", "classifier"),

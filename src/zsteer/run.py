@@ -43,12 +43,17 @@ def slug(words: Sequence[str] | str, longest: int = 80) -> str:
 
 
 def _run_name() -> str:
-    """What was asked for and six random digits, by which two runs of one second differ.
+    """Date and time, what was asked for, and six random digits, by which two runs of one second differ.
 
-    From the command line, not from `hydra.overrides`, which in a sweep differ from job to job.
+    From the command line, not from `hydra.overrides`, which in a sweep differ from job to job. The other processes of a
+    distributed run, which its first one starts, use the same name.
     """
+    if not is_main_process() and "ZSTEER_RUN" in os.environ:
+        return os.environ["ZSTEER_RUN"]
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith(("-", "hydra"))]
-    return slug([slug(overrides, longest=60), secrets.token_hex(3)])
+    name = slug([slug(overrides, longest=60), secrets.token_hex(3)])
+    os.environ["ZSTEER_RUN"] = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
+    return os.environ["ZSTEER_RUN"]
 
 
 OmegaConf.register_new_resolver("zsteer.run_name", _run_name, use_cache=True, replace=True)

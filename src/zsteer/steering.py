@@ -224,13 +224,14 @@ class LatentSteering(LightningModule):
         return images, classifier(images).to(noise.dtype)
 
     def training_step(self, _: int, step: int) -> None:
-        images, logits = self(self.noise)
+        noise = self.noise.detach().requires_grad_()  # the parameter itself had another shape when it was wrapped
+        images, logits = self(noise)
         start = self.history.logits[0] if step else logits.detach()
         rows = self.rows
         scores = steering_score(logits, start, rows.target, rows.sign, rows.penalty_weight)
         self._record(step, images, logits)
         self.history.scores.append(scores.detach())
-        self.noise.grad = -self.method.gradient(scores, self.noise, rows)
+        self.noise.grad = -self.method.gradient(scores, noise, rows)
         before = self.noise.detach().clone()
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
