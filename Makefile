@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## steer eight faces to a smile, with and without the penalty
 	$(BIN)/python scripts/steer.py
 	$(BIN)/python scripts/steer.py penalty_weight=0
 	@echo "Pictures:    outputs/steer/*/steering.png"
-	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=0"
+	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
 
 test: $(INSTALLED) ## run the whole suite
 	$(BIN)/python -m pytest

@@ -1,0 +1,87 @@
+"""A sweep of 400 jobs in a real TensorBoard, seen by a real browser."""
+
+import json
+import shutil
+import time
+import urllib.request
+
+import pytest
+from conftest import GOLDEN_NETWORKS
+from test_scripts import tensorboard
+
+from zsteer.attributes import CELEBA
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium"),
+    pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Debian's chromium-driver"),
+]
+
+PENALTIES = (0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1)
+
+# All elements that a selector finds, also in the shadow trees of TensorBoard's components.
+FIND = """
+const found = [];
+const walk = root => root.querySelectorAll('*').forEach(element => {
+    if (element.matches(arguments[0])) found.push(element);
+    if (element.shadowRoot) walk(element.shadowRoot);
+});
+walk(document);
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000"):
+        options.add_argument(word)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+def eventually(look, seconds=90):
+    """What `look` gives as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not seen within {seconds} s")
+
+
+def test_a_sweep_of_400_jobs_opens(command, browser, tmp_path):
+    grid = (f"target={','.join(CELEBA)}", f"penalty_weight={','.join(map(str, PENALTIES))}")
+    networks = [word for word in GOLDEN_NETWORKS if not word.startswith("judge")]
+    ended = command("steer", *grid, *networks, "num_steps=1", "num_images=1", "trainer=cpu", sweep=True)
+    assert ended.code == 0, ended.err
+    with tensorboard(ended.folder, tmp_path / "log") as address:
+
+        def runs():
+            with urllib.request.urlopen(f"{address}/data/runs", timeout=30) as answer:
+                return len(json.loads(answer.read())) == 401
+
+        eventually(runs)
+
+        def open_page(place):
+            browser.get("about:blank")
+            browser.get(f"{address}/{place}")
+
+        def loaded(script):
+            return lambda: browser.execute_script(script, "img")
+
+        open_page("#hparams")
+        cells = FIND + r"return found.filter(cell => /^\s*\d+_target-/.test(cell.textContent)).length >= 10;"
+        eventually(lambda: browser.execute_script(cells, "vaadin-grid-cell-content"))
+
+        pictures = FIND + "return found.filter(image => image.naturalWidth > 300).length"
+        open_page("?tagFilter=sweep#timeseries")
+        eventually(loaded(f"{pictures} == 2;"))  # the frontier and the sheet
+
+        shown = FIND + "return found.filter(image => image.naturalWidth > 60).length"
+        open_page("?tagFilter=history&runFilter=%5E0_#timeseries")
+        eventually(loaded(f"{shown} >= 1;"))
