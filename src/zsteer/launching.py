@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -88,14 +88,15 @@ class Sweep:
     def _check_same(self) -> None:
         """
         Raises:
-            ValueError: the folder that is to be resumed holds completed jobs of other words.
+            ValueError: the folder that is to be resumed holds jobs of other words.
         """
         known = {job.folder.name: job.overrides for job in self.jobs}
+        all_known = self.config.hydra.sweeper.get("max_batch_size") is None
         for status in self.folder.glob("*/status.json") if self.session.resumed else ():
             saved = status.parent / ".hydra" / "overrides.yaml"
             words = OmegaConf.to_container(OmegaConf.load(saved)) if saved.is_file() else None
             mine = known.get(status.parent.name)
-            if (mine is None and self.first == 0) or (mine is not None and words not in (None, mine)):
+            if (mine is None and all_known) or (mine is not None and words not in (None, mine)):
                 raise ValueError(
                     f"resume={self.folder} holds {status.parent.name}, which is no job of this command; resume with "
                     "the words that the sweep was started with"
@@ -116,10 +117,8 @@ class Sweep:
     def fail(self, job: Launched, error: Exception, seconds: float = 0.0) -> None:
         """Record a job's failure in its folder and for the end of the sweep."""
         job.error = error
-        try:
+        with suppress(OSError):  # a full disk has no room for that either; the session knows
             say_failed(job.folder, self.session, error, seconds, f"{job.folder.name}: ")
-        except OSError:  # a full disk has no room for that either; the session knows
-            pass
 
     def returns(self) -> list[JobReturn]:
         """What Hydra's sweeper gets of each job: its objective or figures, or its error.
@@ -188,7 +187,8 @@ def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
             checks.steer(job.cfg)
             groups.setdefault(group_of(job.cfg), []).append(job)
         except Exception as error:
-            sweep.begin(job)
+            with suppress(OSError):
+                sweep.begin(job)
             sweep.fail(job, error)
     bar = tqdm(total=sum(map(len, groups.values())), desc="Steering", unit="job", disable=not is_main_process())
     with bar:
@@ -204,17 +204,18 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
         sweep.fail(job, error)
         bar.update()
 
-    for job in jobs:
-        sweep.begin(job)
     try:
         bench = Bench(jobs[0].cfg)
     except Exception as error:
         for job in jobs:
+            with suppress(OSError):
+                sweep.begin(job)
             failed(job, error)
         return
     batch: list[tuple[Launched, Plan]] = []
     for job in jobs:
         try:
+            sweep.begin(job)
             plan = bench.plan(job.cfg)
         except Exception as error:
             failed(job, error)
@@ -233,7 +234,8 @@ def _steer_batch(sweep: Sweep, bench: Any, batch: Sequence[tuple[Launched, Any]]
 
     started = time.monotonic()
     for job, _ in batch:
-        say(job.folder, "running", 0.0)
+        with suppress(OSError):  # a disk that is full now may not be when there is something to say
+            say(job.folder, "running", 0.0)
     bar.set_postfix_str(f"{sum(len(plan.noise) for _, plan in batch)} rows")
     try:
         outcomes = bench.steer([plan for _, plan in batch], progress_bar=False)
