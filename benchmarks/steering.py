@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from zsteer import commands
 from zsteer.loading import load_networks
+from zsteer.rows import Rows
 from zsteer.run import compose
-from zsteer.steering import TRAINER_SETTINGS, Rows, steer
+from zsteer.steering import TRAINER_SETTINGS, steer
 
 NUM_IMAGES, NUM_STEPS, TARGET, PENALTY = 8, 10, 31, 0.1
 OTHERS = [k for k in range(40) if k != TARGET]
@@ -59,9 +60,10 @@ def steered(generator: nn.Module, classifier: nn.Module, noise: Tensor, precisio
     """The same by zsteer, Trainer and all, for `times` as many steps of the same size."""
     cfg = compose("steer", ["experiment=tutorial", f"trainer.precision={precision}", "trainer=cpu"])
     trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS, enable_progress_bar=False)
-    rows = Rows.of_job(NUM_IMAGES, TARGET, 1.0, PENALTY, 1 / NUM_STEPS)
+    rows = Rows.of_job(NUM_IMAGES, TARGET, 1.0, PENALTY, 1 / NUM_STEPS, torch.arange(40) != TARGET)
     method = instantiate(cfg.method)
-    return steer(generator, classifier, noise, rows, method, times * NUM_STEPS, trainer=trainer).noise[-1]
+    sigma = torch.ones(40)  # of which this method makes no use
+    return steer(generator, classifier, noise, rows, method, times * NUM_STEPS, sigma, trainer=trainer).noise[-1]
 
 
 def whole_job() -> None:

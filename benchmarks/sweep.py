@@ -22,8 +22,8 @@ from zsteer.attributes import CELEBA
 from zsteer.loading import load_networks
 from zsteer.losses import steering_score
 from zsteer.networks import frozen
+from zsteer.rows import Rows
 from zsteer.run import compose
-from zsteer.steering import Rows
 
 PENALTIES = (0.0, 0.03, 0.1, 0.3, 1.0)
 NUM_IMAGES, NUM_STEPS, ROWS = 8, 10, 64
@@ -32,7 +32,11 @@ NUM_JOBS = len(CELEBA) * len(PENALTIES)
 
 def bare(generator: nn.Module, classifier: nn.Module, noise: Tensor) -> None:
     """The rows of all jobs through the same frozen networks in the same batches: nothing but the arithmetic."""
-    one = [Rows.of_job(NUM_IMAGES, target, 1.0, weight, 0.1) for target in range(len(CELEBA)) for weight in PENALTIES]
+    one = [
+        Rows.of_job(NUM_IMAGES, target, 1.0, weight, 0.1, torch.arange(len(CELEBA)) != target)
+        for target in range(len(CELEBA))
+        for weight in PENALTIES
+    ]
     together = ROWS // NUM_IMAGES
     for first in range(0, len(one), together):
         rows = Rows.joined(one[first : first + together]).to(torch.device("cpu"), torch.float32)
@@ -41,7 +45,7 @@ def bare(generator: nn.Module, classifier: nn.Module, noise: Tensor) -> None:
         for _ in range(NUM_STEPS):
             logits = classifier(generator(z))
             start = logits.detach() if start is None else start
-            scores = steering_score(logits, start, rows.target, rows.sign, rows.penalty_weight)
+            scores = steering_score(logits, start, rows)
             (gradient,) = torch.autograd.grad((scores / rows.job_size).sum(), z)
             total = total + gradient
             z = (z.detach() + total / NUM_STEPS).requires_grad_()

@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from zsteer.methods import Method
 from zsteer.run import CONFIGS, compose
-from zsteer.steering import Method
 
 SCRIPTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 NEEDED = {"summarize": ["sweep=nowhere"]}

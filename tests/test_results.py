@@ -10,7 +10,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from zsteer.pictures import grid_of, save_picture
 from zsteer.results import picture, save_history, table, write_events
-from zsteer.steering import History, Rows
+from zsteer.rows import Rows
+from zsteer.steering import History
 
 NUM, STEPS, Z_DIM, CLASSES = 3, 4, 5, 6
 TARGETS = [1, 1, 4]
@@ -41,8 +42,8 @@ def history():
 
 @pytest.fixture
 def rows():
-    one = Rows.of_job(NUM, 0, 1.0, 0.1, 0.5)
-    return Rows(torch.tensor(TARGETS), one.sign, one.penalty_weight, one.step_size, one.job_size)
+    jobs = [Rows.of_job(1, target, 1.0, 0.1, 0.5, torch.arange(CLASSES) != target) for target in TARGETS]
+    return Rows.joined(jobs)
 
 
 def centre(image, row, column, num_rows=3, num_columns=NUM):

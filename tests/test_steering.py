@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from zsteer.checkpoints import load_weights
+from zsteer.methods import Ascent, Direction, Penalty, Projected, Tutorial
 from zsteer.networks import Classifier, Generator
-from zsteer.steering import TRAINER_SETTINGS, Ascent, LatentSteering, NonFiniteScore, Rows, Tutorial, steer
+from zsteer.rows import Rows
+from zsteer.steering import TRAINER_SETTINGS, LatentSteering, NonFiniteScore, steer
 
 PLAIN = partial(torch.optim.SGD, lr=1)
 ACCUMULATED = partial(torch.optim.SGD, lr=1, momentum=1)
@@ -58,11 +60,13 @@ def linear_pair(seed=0):
 
 def run(generator, classifier, noise, rows, method, num_steps, precision="64-true", shown=()):
     trainer = Trainer(accelerator="cpu", devices=1, precision=precision, enable_progress_bar=False, **TRAINER_SETTINGS)
-    return steer(generator, classifier, noise, rows, method, num_steps, shown, trainer)
+    sigma = torch.ones(rows.kept.shape[1])
+    return steer(generator, classifier, noise, rows, method, num_steps, sigma, shown, trainer)
 
 
-def rows_of(num, target=SMILING, sign=1.0, penalty_weight=0.1, step_size=0.1):
-    return Rows.of_job(num, target, sign, penalty_weight, step_size)
+def rows_of(num, target=SMILING, sign=1.0, penalty_weight=0.1, step_size=0.1, **more):
+    num_logits = 40 if target == SMILING or target == 15 else 6  # the golden networks', or the linear ones'
+    return Rows.of_job(num, target, sign, penalty_weight, step_size, torch.arange(num_logits) != target, **more)
 
 
 def joined(*jobs):
@@ -87,7 +91,7 @@ def test_published_history_is_reproduced_in_float64(case, penalty):
 
 def test_one_parameter_and_nothing_else_in_the_state():
     generator, classifier = golden_networks()
-    module = LatentSteering(generator, classifier, torch.randn(2, 64), rows_of(2), Ascent(PLAIN))
+    module = LatentSteering(generator, classifier, torch.randn(2, 64), rows_of(2), Ascent(PLAIN), torch.ones(40))
     assert [name for name, _ in module.named_parameters()] == ["noise"]
     assert list(module.state_dict()) == ["noise"]
     run(generator, classifier, torch.randn(2, 64), rows_of(2), Ascent(PLAIN), 1)
@@ -164,7 +168,14 @@ def test_an_images_ascent_does_not_depend_on_who_shares_its_batch(order, cut):
     torch.testing.assert_close(alone, together[chosen], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", [Ascent(PLAIN), Ascent(PLAIN, on_shell=True), Tutorial(ACCUMULATED)])
+METHODS = [
+    *(Ascent(PLAIN), Ascent(PLAIN, on_shell=True), Tutorial(ACCUMULATED), Penalty(PLAIN)),
+    *(Projected(PLAIN, refresh_every=3, pull=0.2), Projected(PLAIN, num_draws=4, radius=0.2)),
+    Direction(PLAIN, directions=torch.randn(40, 64, generator=torch.Generator().manual_seed(0)).double()),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_rows_of_several_jobs_move_as_each_job_alone(method):
     generator, classifier = golden_networks()
     noise = torch.randn(5, 64, generator=torch.Generator().manual_seed(2)).double()
@@ -203,6 +214,88 @@ def test_any_torch_optimizer_drives_the_noise():
     first = (history.noise[1] - history.noise[0]).abs()
     torch.testing.assert_close(first, torch.full_like(first, 0.05), rtol=1e-2, atol=1e-3)  # Adam's first step is ±lr
     assert history.scores[-1].mean() > history.scores[0].mean()
+
+
+@pytest.mark.parametrize("penalty_weight", [0.0, 0.1, 1e9])
+def test_projection_on_linear_networks_is_the_damped_least_squares_step(penalty_weight):
+    generator, classifier, jacobian = linear_pair()
+    noise = torch.randn(2, 5, dtype=torch.float64)
+    rows = rows_of(2, target=2, penalty_weight=penalty_weight, step_size=0.3)
+    history = run(generator, classifier, noise, rows, Projected(PLAIN, on_shell=False), 1)
+    others = jacobian[[0, 1, 3, 4, 5]]
+    # argmin ½‖d − g‖² + w/2 ‖J d‖², by its normal equations, with w = λ · z_dim
+    wanted = torch.linalg.solve(torch.eye(5) + 5 * penalty_weight * others.T @ others, jacobian[2])
+    torch.testing.assert_close(history.noise[1] - noise, 0.3 * (wanted / wanted.norm()).expand(2, -1))
+
+
+def test_full_projection_leaves_the_kept_logits_where_they_are():
+    generator, classifier, jacobian = linear_pair()
+    kept = torch.tensor([True, True, False, False, True, False])  # three of them in five dimensions leave room
+    rows = Rows.of_job(2, 2, 1.0, 1e12, 0.3, kept)
+    noise = torch.randn(2, 5, dtype=torch.float64)
+    history = run(generator, classifier, noise, rows, Projected(PLAIN, on_shell=False), 4)
+    change = history.logits[-1] - history.logits[0]
+    torch.testing.assert_close(change[:, kept], torch.zeros(2, 3, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert change[:, 2].min() > 0.1
+
+
+def test_pulling_back_takes_drift_away():
+    generator, classifier = golden_networks()
+    noise = torch.randn(3, 64, generator=torch.Generator().manual_seed(4)).double()
+    drift = []
+    for pull in (0.0, 0.5):
+        history = run(generator, classifier, noise, rows_of(3, step_size=0.5), Projected(PLAIN, pull=pull), 8)
+        change = history.logits[-1] - history.logits[0]
+        drift.append(change[:, torch.arange(40) != SMILING].norm() / change[:, SMILING].norm())
+    assert drift[1] < drift[0]
+
+
+def test_the_smooth_penalty_acts_from_the_second_step_by_its_formula():
+    generator, classifier, jacobian = linear_pair()
+    noise = torch.randn(1, 5, dtype=torch.float64)
+    rows = rows_of(1, target=2, penalty_weight=0.7, step_size=0.3)
+    history = run(generator, classifier, noise, rows, Penalty(PLAIN, on_shell=False), 2)
+    first = 0.3 * jacobian[2] / jacobian[2].norm()
+    torch.testing.assert_close(history.noise[1][0] - noise[0], first)
+    others = jacobian[[0, 1, 3, 4, 5]]
+    climbed = jacobian[2] - 0.7 * others.T @ (others @ first)
+    torch.testing.assert_close(history.noise[2] - history.noise[1], (0.3 * climbed / climbed.norm())[None])
+
+
+def test_a_direction_is_the_same_for_every_image():
+    generator, classifier, jacobian = linear_pair()
+    noise = torch.randn(3, 5, dtype=torch.float64)
+    rows = joined(rows_of(2, target=2, penalty_weight=0.0), rows_of(1, target=3, sign=-1.0, penalty_weight=0.0))
+    history = run(generator, classifier, noise, rows, Direction(PLAIN, directions=jacobian), 3)
+    wanted = torch.stack([jacobian[2], jacobian[2], -jacobian[3]])
+    moved = 3 * 0.1 * wanted / wanted.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(history.noise[-1] - noise, moved)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_row_stops_once_its_logit_has_reached_what_was_wanted(sign):
+    generator, classifier, jacobian = linear_pair()
+    noise = torch.zeros(2, 5, dtype=torch.float64)
+    plain = run(generator, classifier, noise, rows_of(2, target=2, sign=sign, penalty_weight=0.0), Ascent(PLAIN), 6)
+    goal = sign * plain.logits[3][0, 2].item() - 1e-9
+    rows = joined(
+        rows_of(1, target=2, sign=sign, penalty_weight=0.0, until=goal),
+        rows_of(1, target=2, sign=sign, penalty_weight=0.0),
+    )
+    history = run(generator, classifier, noise, rows, Ascent(PLAIN), 6)
+    for step in range(7):
+        torch.testing.assert_close(history.noise[step][0], plain.noise[min(step, 3)][0])
+        torch.testing.assert_close(history.noise[step][1], plain.noise[step][1])
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_method_responds_to_the_penalty_weight(method):
+    generator, classifier = golden_networks()
+    noise = torch.randn(2, 64, generator=torch.Generator().manual_seed(2)).double()
+    ends = [
+        run(generator, classifier, noise, rows_of(2, penalty_weight=weight), method, 3).noise[-1] for weight in (0.0, 1.0)
+    ]
+    assert (ends[0] - ends[1]).abs().max() > 1e-3
 
 
 def test_a_row_without_gradient_stays():

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from zsteer import attributes
 
 EDITS = {"add": 1.0, "remove": -1.0}
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
+DIRECTION_SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
@@ -40,6 +41,14 @@ def steer(cfg: DictConfig) -> None:
             attributes.find(cfg.target, judged, owner="the judge")
         except ValueError as error:
             raise ValueError(f"{error}; or switch the judge off with judge=none") from error
+    preserve(cfg.preserve, cfg.target, names)
+    if cfg.until is not None:
+        real_number(cfg, "until")
+        factor = attributes.needs_regressor(cfg.classifier, cfg.target) or "scale" in cfg.classifier
+        if not factor and not 0 < cfg.until < 1:
+            raise ValueError(f"until={cfg.until} must be a probability between 0 and 1; target={cfg.target} is a label")
+    if cfg.method.get("source") is not None:
+        source(cfg.method.source)
     if not isinstance(cfg.where, Mapping | DictConfig | None):
         raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
     if not attributes.needs_regressor(cfg.classifier, cfg.target):
@@ -50,6 +59,26 @@ def steer(cfg: DictConfig) -> None:
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
+
+
+def preserve(wanted: Any, target: str, names: Sequence[str]) -> None:
+    """`all`, `others`, or a list of attributes without the target."""
+    if isinstance(wanted, str):
+        if wanted not in ("all", "others"):
+            raise ValueError(f"preserve={wanted} must be all, others or a list of attributes")
+        return
+    if not isinstance(wanted, Sequence | ListConfig):
+        raise ValueError(f"preserve={wanted} must be all, others or a list of attributes")
+    columns = [attributes.find(str(name), names, key="preserve") for name in wanted]
+    if attributes.find(target, names) in columns:
+        raise ValueError(f"preserve={list(wanted)} must not name the target, {target}")
+
+
+def source(wanted: Any) -> None:
+    """Where directions come from: a word, or a file."""
+    if wanted not in DIRECTION_SOURCES and not Path(str(wanted)).is_file():
+        choices = ", ".join(DIRECTION_SOURCES)
+        raise ValueError(f"method.source={wanted} must be one of {choices}, or a .safetensors file that exists")
 
 
 def train(cfg: DictConfig, *roles: str) -> None:
@@ -75,14 +104,19 @@ def evaluate(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    choice(cfg, "what", ("classifier", "judge", "generator"))
+    choice(cfg, "what", ("classifier", "judge", "generator", "methods"))
     choice(cfg, "split", ("train", "val", "test", "all"))
     whole_number(cfg.num_images, "num_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
-    for role in ("generator", "judge") if cfg.what == "generator" else (cfg.what,):
+    roles = {"generator": ("generator", "judge"), "methods": ("generator", "classifier", "judge")}
+    for role in roles.get(cfg.what, (cfg.what,)):
         if cfg[role] is None:
             raise ValueError(f"{role}=none: what={cfg.what} needs one")
         network(cfg, role)
+    if cfg.what == "methods":
+        for key in ("contenders", "targets"):
+            if not cfg[key]:
+                raise ValueError(f"{key}={cfg[key]}: what=methods needs some; experiment=methods has them")
 
 
 def network(cfg: DictConfig, role: str) -> None:
@@ -130,5 +164,5 @@ def real_number(cfg: DictConfig, key: str, minimum: float | None = None, above: 
     value = OmegaConf.select(cfg, key)
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not number or (minimum is not None and value < minimum) or (above is not None and value <= above):
-        bound = f"{minimum:g} or more" if minimum is not None else f"greater than {above:g}"
-        raise ValueError(f"{key}={value} must be a finite number, {bound}")
+        bound = f", {minimum:g} or more" if minimum is not None else "" if above is None else f", greater than {above:g}"
+        raise ValueError(f"{key}={value} must be a finite number{bound}")

@@ -1,6 +1,6 @@
 """Training of attribute classifiers and regressors: the LightningModule and its metrics per attribute."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -113,8 +113,10 @@ class ClassifierModule(LightningModule):
         optimizer: OptimizerFactory,
         max_lr: float = 2e-3,
         scales: Mapping[str, Scale] | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
+        self.augment = augment
         self.network = network.to(memory_format=torch.channels_last)
         self.names = tuple(names)
         self.optimizer_factory = optimizer
@@ -129,6 +131,8 @@ class ClassifierModule(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         images, targets = batch
+        if self.augment is not None:
+            images = self.augment(images)
         loss = attribute_loss(self(images), targets, self.continuous)
         self.log("train/loss", loss, prog_bar=True)
         return loss

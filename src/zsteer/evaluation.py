@@ -1,4 +1,7 @@
-"""Score networks: a classifier on labelled images, a generator by the attributes that a judge sees in its samples."""
+"""Score networks: a classifier on labelled images, a generator by the attributes that a judge sees in its samples.
+
+Steering methods are scored in `comparison`.
+"""
 
 import csv
 from collections.abc import Mapping
@@ -10,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from zsteer import comparison
 from zsteer.classifier import AttributeMetrics, Figures, means
 from zsteer.data import FaceData, scale
 from zsteer.files import whole, write_json
@@ -24,6 +28,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate what a config names; write `metrics.json` (means) and `attributes.csv`, and print both."""
     folder = output_folder()
     data = instantiate(cfg.data)
+    if cfg.what == "methods":
+        comparison.run(cfg, data, folder)
+        return {}
     if cfg.what == "generator":
         table, notes = generator_rates(cfg, data), {}
         ratios = table["ratio"].values()

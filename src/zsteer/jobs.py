@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
@@ -21,12 +23,14 @@ from zsteer import attributes, metrics, results
 from zsteer.checks import EDITS
 from zsteer.files import write_json
 from zsteer.loading import Networks, load_networks
-from zsteer.metrics import Scored
+from zsteer.methods import Fitting
+from zsteer.metrics import Scored, sigma_of
 from zsteer.networks import frozen, z_dim_of
 from zsteer.pictures import png, save_picture
 from zsteer.reference import reference_logits
+from zsteer.rows import Rows
 from zsteer.run import is_main_process, output_folder
-from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, Rows, steer
+from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, steer
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
 SAMPLE_BATCH = 200
@@ -145,7 +149,8 @@ class Bench:
         self._starts: dict[str, Tensor] = {}
         self._judged: dict[bytes, Tensor] = {}
         self._judge: nn.Module | None = None
-        self._references: list[Tensor] = []
+        self._fitted = False
+        self.device = torch.device("cpu")  # until a Trainer says where
 
     def plan(self, cfg: DictConfig) -> Plan:
         """The job of a checked config.
@@ -168,31 +173,58 @@ class Bench:
             "num_images": len(noise),
             "seed": cfg.seed,
         }
-        rows = Rows.of_job(len(noise), target, EDITS[cfg.edit], settings["penalty_weight"], settings["step_size"])
+        sign, kept = EDITS[cfg.edit], self._kept(cfg.preserve, names[target])
+        until = math.inf if cfg.until is None else self._logit(cfg.until, names[target], sign)
+        rows = Rows.of_job(
+            len(noise), target, sign, settings["penalty_weight"], settings["step_size"], kept, until
+        )
         return Plan(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
+
+    def _kept(self, preserve: str | Sequence[str], target: str) -> Bool[Tensor, " k"]:
+        """Which logits a job's penalty holds in place: `all` but the target, the `others` of its figures, or a list."""
+        names = self.networks.classifier.names
+        if isinstance(preserve, str):
+            kept = set(metrics.others_of(target, names, entailed=preserve == "all"))
+        else:
+            kept = {names[attributes.find(name, names, key="preserve")] for name in preserve}
+        return torch.tensor([name in kept for name in names])
+
+    def _logit(self, until: float, target: str, sign: float) -> float:
+        """The signed logit at which a label has the probability `until`, or a factor the value."""
+        if target in self.networks.classifier.factors:
+            return sign * until * getattr(self.networks.classifier.network, "scale", 1.0)
+        return math.log(until / (1 - until))
 
     def steer(self, plans: Sequence[Plan], progress_bar: bool = True) -> list[Steered | ValueError]:
         """Steer the rows of all plans as one batch; for each plan what it did, or why it failed."""
+        return [
+            self._measured(plan, history) for plan, history in zip(plans, self.histories(plans, progress_bar), strict=True)
+        ]
+
+    def histories(self, plans: Sequence[Plan], progress_bar: bool = True) -> list[History]:
+        """Steer the rows of all plans as one batch; what the rows of each went through."""
         noise, rows = torch.cat([plan.noise for plan in plans]), Rows.joined([plan.rows for plan in plans])
         shown = frozenset[int]().union(*(plan.shown for plan in plans))
         trainer = instantiate(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=progress_bar)
-        networks, device = self.networks, trainer.strategy.root_device
+        self.device = trainer.strategy.root_device
+        if isinstance(self.method, Fitting) and not self._fitted:
+            self.method, self._fitted = self.method.fit(self.networks.generator, self.references[0]), True
         history = steer(
-            networks.generator, networks.classifier.network, noise, rows, self.method, self.num_steps, shown, trainer
+            *(self.networks.generator, self.networks.classifier.network, noise, rows, self.method, self.num_steps),
+            *(sigma_of(self.references[0]), shown, trainer),
         )
         lengths = [len(plan.noise) for plan in plans]
         ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
-        parts = [history.of_rows(slice(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
-        return [self._measured(plan, part, device) for plan, part in zip(plans, parts, strict=True)]
+        return [history.of_rows(slice(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
 
-    def _measured(self, plan: Plan, history: History, device: torch.device) -> Steered | ValueError:
+    def _measured(self, plan: Plan, history: History) -> Steered | ValueError:
         try:
             history.check_finite()
-            return self._figures(plan, history, device)
+            return self._figures(plan, history)
         except ValueError as error:
             return error
 
-    def _figures(self, plan: Plan, history: History, device: torch.device) -> Steered:
+    def _figures(self, plan: Plan, history: History) -> Steered:
         """A job's figures and picture, from its history; the judge scores the first and the last images.
 
         Raises:
@@ -201,11 +233,11 @@ class Bench:
         last = max(history.images)
         history.images = {step: images for step, images in history.images.items() if step in {*plan.shown, last}}
         target, sign = plan.settings["target"], EDITS[plan.settings["edit"]]
-        networks, references = self.networks, self._reference_logits(device)
+        networks, references = self.networks, self.references
         classifier = Scored(networks.classifier.names, history.logits[0], history.logits[-1], references[0])
         judge, captions, effects, judged = None, [], {}, {}
         if networks.judge is not None:
-            before, after = (self._judge_logits(history.images[step], device) for step in (0, last))
+            before, after = (self.judge_logits(history.images[step]) for step in (0, last))
             judge = Scored(networks.judge.names, before, after, references[1])
             column = attributes.find(target, judge.names)
             others = metrics.others_of(target, judge.names)
@@ -220,23 +252,31 @@ class Bench:
         kept = {"first_image": ((ends.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), **judged}
         return Steered(history, plan.rows, plan.settings, figures, effects, image, kept)
 
-    def _reference_logits(self, device: torch.device) -> list[Float[Tensor, "samples k"]]:
-        if not self._references:
-            scorers = [scorer for scorer in (self.networks.classifier, self.networks.judge) if scorer is not None]
-            references = reference_logits(self.networks.generator, [scorer.network for scorer in scorers], device)
-            for role, reference in zip(("classifier", "judge"), references, strict=False):
-                _check_finite(role, reference)
-            self._references = references
-        return self._references
+    @cached_property
+    def references(self) -> list[Float[Tensor, "samples k"]]:
+        """The classifier's and, if there is one, the judge's logits over unsteered samples.
+
+        Raises:
+            ValueError: some are NaN or infinite.
+        """
+        scorers = [scorer for scorer in (self.networks.classifier, self.networks.judge) if scorer is not None]
+        references = reference_logits(self.networks.generator, [scorer.network for scorer in scorers], self.device)
+        for role, reference in zip(("classifier", "judge"), references, strict=False):
+            _check_finite(role, reference)
+        return references
 
     @torch.no_grad()
-    def _judge_logits(self, images: Float[Tensor, "n 3 h w"], device: torch.device) -> Float[Tensor, "n k"]:
-        """The judge's logits, kept, because many jobs of a sweep start from the same images."""
+    def judge_logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """The judge's logits, kept, because many jobs of a sweep start from the same images.
+
+        Raises:
+            ValueError: some are NaN or infinite.
+        """
         assert self.networks.judge is not None
-        self._judge = self._judge or frozen(self.networks.judge.network, torch.float32, device)
+        self._judge = self._judge or frozen(self.networks.judge.network, torch.float32, self.device)
         key = hashlib.sha256(images.numpy().tobytes()).digest()
         if key not in self._judged:
-            self._judged[key] = self._judge(images.to(device)).cpu()
+            self._judged[key] = self._judge(images.to(self.device)).cpu()
         _check_finite("judge", self._judged[key])
         return self._judged[key]
 

@@ -2,8 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from zsteer.rows import Rows
 
 
 def bce_discriminator(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Float[Tensor, ""]:
@@ -31,17 +33,20 @@ def attribute_loss(
 
 
 def steering_score(
-    logits: Float[Tensor, "rows k"],
-    start: Float[Tensor, "rows k"],
-    target: Int[Tensor, " rows"],
-    sign: Float[Tensor, " rows"],
-    penalty_weight: Float[Tensor, " rows"],
+    logits: Float[Tensor, "rows k"], start: Float[Tensor, "rows k"], rows: Rows
 ) -> Float[Tensor, " rows"]:
-    """±c[t] − λ ‖c[o] − c₀[o]‖₂ of each row, o being all attributes but its target t: the tutorial's objective.
+    """±c[t] − λ ‖c[o] − c₀[o]‖₂ of each row, o being the kept logits: the tutorial's objective, which keeps all but t.
 
     The norm has a kink at zero change, where its gradient counts as 0; so `start` must be the very logits of the first
     step, not the same images scored in another batch.
     """
-    wanted = target[:, None]
-    change = (logits - start).scatter(1, wanted, 0.0)
-    return sign * logits.gather(1, wanted).squeeze(1) - penalty_weight * torch.linalg.vector_norm(change, dim=1)
+    change = (logits - start).where(rows.kept, 0.0)
+    return rows.wanted(logits) - rows.penalty_weight * torch.linalg.vector_norm(change, dim=1)
+
+
+def smooth_score(
+    logits: Float[Tensor, "rows k"], start: Float[Tensor, "rows k"], sigma: Float[Tensor, " k"], rows: Rows
+) -> Float[Tensor, " rows"]:
+    """±c[t]/σ[t] − λ/2 · Σₒ ((c[o] − c₀[o]) / σ[o])² of each row, o being the kept logits."""
+    change = ((logits - start) / sigma).where(rows.kept, 0.0)
+    return rows.wanted(logits / sigma) - rows.penalty_weight / 2 * change.square().sum(dim=1)

@@ -27,14 +27,15 @@ class Scored:
     reference: Float[Tensor, "samples k"]
 
     @cached_property
-    def sigma(self) -> Float[Tensor, " k"]:
-        """The standard deviation of each logit over the samples."""
-        return self.reference.double().std(dim=0)
-
-    @cached_property
     def change(self) -> Float[Tensor, "n k"]:
         """Δ / σ of each image and logit; 0 for a logit that never varies."""
-        return (self.after - self.before).double() / self.sigma.where(self.sigma > 0, torch.inf)
+        return (self.after - self.before).double() / sigma_of(self.reference)
+
+
+def sigma_of(reference: Float[Tensor, "samples k"]) -> Float[Tensor, " k"]:
+    """The standard deviation of each logit over unsteered samples; infinite where it never varies."""
+    sigma = reference.double().std(dim=0)
+    return sigma.where(sigma > 0, torch.inf)
 
 
 def gain(scored: Scored, target: str, sign: float) -> float:
@@ -44,8 +45,12 @@ def gain(scored: Scored, target: str, sign: float) -> float:
 
 def agreement(classifier: Scored, judge: Scored, target: str) -> float:
     """ρ: the correlation of two classifiers' target logits over the same unsteered samples; 0 if one is constant."""
-    columns = [scored.reference[:, attributes.find(target, scored.names)] for scored in (classifier, judge)]
-    return torch.nan_to_num(torch.corrcoef(torch.stack(columns).double())[0, 1], nan=0.0).item()
+    return correlation(*(scored.reference[:, attributes.find(target, scored.names)] for scored in (classifier, judge)))
+
+
+def correlation(one: Float[Tensor, " samples"], other: Float[Tensor, " samples"]) -> float:
+    """Pearson's correlation; 0 if either is constant."""
+    return torch.nan_to_num(torch.corrcoef(torch.stack([one, other]).double())[0, 1], nan=0.0).item()
 
 
 def side_effects(judge: Scored, others: Sequence[str]) -> dict[str, float]:

@@ -161,6 +161,18 @@ class JoinedClassifier(nn.Module):
         return torch.cat([self.classifier(images), self.scale * self.regressor(images)], dim=1)
 
 
+def penultimate(network: nn.Module, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    """A classifier's features of images: what enters its last layer."""
+    last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    seen: list[Tensor] = []
+    handle = last.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].flatten(1)))
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
 def z_dim_of(generator: Any) -> int:
     """The length of the noise vectors that a generator takes.
 

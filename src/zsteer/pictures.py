@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,25 @@ def png(image: Float[Tensor, "3 h w"]) -> Png:
     file = io.BytesIO()
     to_pil_image(image).save(file, format="PNG", compress_level=1)
     return Png(file.getvalue(), image.shape[1], image.shape[2])
+
+
+def plotting() -> Any:
+    """`matplotlib.pyplot`, drawing without a display; imported where something is drawn, because that takes a second."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def png_of(figure: Any) -> Png:
+    """Encode a figure of matplotlib's, and close it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    width, height = figure.canvas.get_width_height()
+    plotting().close(figure)
+    return Png(file.getvalue(), height, width)
 
 
 def save_picture(path: Path, image: Float[Tensor, "3 h w"] | Png) -> None:

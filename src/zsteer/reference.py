@@ -50,12 +50,17 @@ def reference_logits(
     return [known[name] for name in names]
 
 
+def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
+    """The noise of the samples."""
+    return torch.randn(NUM_SAMPLES, z_dim_of(generator), generator=torch.Generator().manual_seed(SEED))
+
+
 @torch.no_grad()
 def compute_logits(
     generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
 ) -> list[Float[Tensor, "samples k"]]:
     """The same, computed."""
-    noise = torch.randn(NUM_SAMPLES, z_dim_of(generator), generator=torch.Generator().manual_seed(SEED))
+    noise = reference_noise(generator)
     generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
     batches = []
     for z in noise.split(BATCH_SIZE):

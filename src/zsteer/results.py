@@ -12,7 +12,8 @@ from torch import Tensor
 from zsteer.events import Events
 from zsteer.files import whole
 from zsteer.pictures import Png, captioned, grid_of, png, row_of
-from zsteer.steering import History, Rows
+from zsteer.rows import Rows
+from zsteer.steering import History
 
 
 def save_history(path: Path, history: History, kept: Mapping[str, Tensor] | None = None) -> None:

@@ -1,122 +1,22 @@
-"""Move noise so that one attribute of the generated images changes: the LightningModule, its rows and its methods.
+"""Move noise so that one attribute of the generated images changes: the LightningModule, and what a run went through.
 
-A row is one noise vector with its own target, edit, penalty weight, step size and job. One run is one job of a few
-rows; a batch of many jobs is the same module with more rows; several devices share the rows.
+One run is one job of a few rows (see `rows`); a batch of many jobs is the same module with more rows; several devices
+share the rows. How a row moves is its method's business (see `methods`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from zsteer.losses import steering_score
-from zsteer.networks import OptimizerFactory, frozen
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The settings of each row, as tensors `[rows]`.
-
-    `sign` is +1 to add the target attribute, −1 to remove it; `job_size` is the number of rows of the row's job.
-    """
-
-    target: Int[Tensor, " rows"]
-    sign: Float[Tensor, " rows"]
-    penalty_weight: Float[Tensor, " rows"]
-    step_size: Float[Tensor, " rows"]
-    job_size: Int[Tensor, " rows"]
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-    def __getitem__(self, which: slice) -> "Rows":
-        return Rows(*(getattr(self, column.name)[which] for column in fields(self)))
-
-    @classmethod
-    def joined(cls, jobs: Sequence["Rows"]) -> "Rows":
-        """The rows of several jobs, one job after the other."""
-        return cls(*(torch.cat([getattr(rows, column.name) for rows in jobs]) for column in fields(cls)))
-
-    @classmethod
-    def of_job(cls, num_rows: int, target: int, sign: float, penalty_weight: float, step_size: float) -> "Rows":
-        """The rows of one job, which differ in nothing but their noise."""
-        return cls(
-            torch.full((num_rows,), target),
-            torch.full((num_rows,), float(sign), dtype=torch.float64),
-            torch.full((num_rows,), float(penalty_weight), dtype=torch.float64),
-            torch.full((num_rows,), float(step_size), dtype=torch.float64),
-            torch.full((num_rows,), num_rows),
-        )
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Rows":
-        """The same rows on a device, their real numbers as `dtype`."""
-        moved = (getattr(self, column.name).to(device) for column in fields(self))
-        return Rows(*(column.to(dtype) if column.is_floating_point() else column for column in moved))
-
-
-@runtime_checkable
-class Method(Protocol):
-    """What a steering algorithm decides: the direction that the optimizer climbs, and where a step may land."""
-
-    name: str
-    optimizer: OptimizerFactory
-
-    def gradient(
-        self, scores: Float[Tensor, " rows"], noise: Float[Tensor, "rows z_dim"], rows: Rows
-    ) -> Float[Tensor, "rows z_dim"]: ...
-
-    def retract(
-        self, noise: Float[Tensor, "rows z_dim"], start: Float[Tensor, "rows z_dim"]
-    ) -> Float[Tensor, "rows z_dim"]: ...
-
-
-@dataclass(frozen=True)
-class Tutorial:
-    """The published algorithm: ∇ of the mean score over the images of a job, so each image's step is 1/n of its own.
-
-    With `SGD(momentum=1)` gradients accumulate as in the published code, whose `zero_grad` misses the noise; with
-    `momentum=0` it is the formula that the article states.
-    """
-
-    optimizer: OptimizerFactory
-    name: str = "tutorial"
-
-    def gradient(self, scores: Tensor, noise: Tensor, rows: Rows) -> Tensor:
-        (gradient,) = torch.autograd.grad((scores / rows.job_size).sum(), noise)
-        return gradient
-
-    def retract(self, noise: Tensor, start: Tensor) -> Tensor:
-        return noise
-
-
-@dataclass(frozen=True)
-class Ascent:
-    """Each image climbs its own score along its unit gradient, whichever other images share the batch.
-
-    `on_shell` scales every row back to the norm that it started with: a Gaussian's samples lie near a sphere, and a
-    generator knows nothing of noise far from it (White 2016, "Sampling Generative Networks").
-    """
-
-    optimizer: OptimizerFactory
-    name: str = "ascent"
-    on_shell: bool = False
-
-    def gradient(self, scores: Tensor, noise: Tensor, rows: Rows) -> Tensor:
-        (gradient,) = torch.autograd.grad(scores.sum(), noise)
-        # Scaled by its largest part first, because squares of a small gradient underflow.
-        tiny = torch.finfo(gradient.dtype).tiny
-        gradient = gradient / gradient.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
-        return gradient / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(tiny)
-
-    def retract(self, noise: Tensor, start: Tensor) -> Tensor:
-        if not self.on_shell:
-            return noise
-        return noise * (start.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True))
+from zsteer.methods import Method, Step
+from zsteer.networks import frozen
+from zsteer.rows import Rows
 
 
 @dataclass
@@ -195,6 +95,7 @@ class LatentSteering(LightningModule):
         noise: Float[Tensor, "rows z_dim"],
         rows: Rows,
         method: Method,
+        sigma: Float[Tensor, " k"],
         show_steps: Iterable[int] = (),
     ):
         super().__init__()
@@ -203,7 +104,7 @@ class LatentSteering(LightningModule):
         self.method = method
         self.show_steps = set(show_steps)
         self.history = History()
-        self.rows = rows
+        self.rows, self.sigma = rows, sigma
         self._networks = (generator, classifier)  # a tuple, so that nn.Module does not register them
 
     def on_fit_start(self) -> None:
@@ -216,6 +117,7 @@ class LatentSteering(LightningModule):
         self._dtype = torch.bfloat16 if mixed else self.noise.dtype
         self._networks = tuple(frozen(network, self._dtype, self.device) for network in self._networks)
         self.rows = self.rows.to(self.device, self.noise.dtype)
+        self.sigma = self.sigma.to(self.device, self.noise.dtype)
 
     def forward(self, noise: Float[Tensor, "rows z_dim"]) -> tuple[Tensor, Tensor]:
         """Images `[rows, 3, H, W]` in [-1, 1] and logits `[rows, K]` of noise."""
@@ -228,17 +130,20 @@ class LatentSteering(LightningModule):
         images, logits = self(noise)
         start = self.history.logits[0] if step else logits.detach()
         rows = self.rows
-        scores = steering_score(logits, start, rows.target, rows.sign, rows.penalty_weight)
+        where = Step(step, noise, logits, start, self.sigma, rows, lambda other: self(other)[1])
+        scores, direction = self.method.move(where)
         self._record(step, images, logits)
         self.history.scores.append(scores.detach())
-        self.noise.grad = -self.method.gradient(scores, noise, rows)
+        self.noise.grad = -direction
         before = self.noise.detach().clone()
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.step()
         # The optimizer's learning rate is 1; each row takes its own step size of what the optimizer would do.
         moved = before + rows.step_size[:, None] * (self.noise.detach() - before)
-        self.noise.data = self.method.retract(moved, self.history.noise[0])
+        moved = self.method.retract(moved, self.history.noise[0])
+        arrived = rows.wanted(logits.detach()) >= rows.until
+        self.noise.data = torch.where(arrived[:, None], before, moved)
 
     def on_train_end(self) -> None:
         with torch.no_grad():
@@ -276,14 +181,18 @@ def steer(
     rows: Rows,
     method: Method,
     num_steps: int,
+    sigma: Float[Tensor, " k"],
     show_steps: Iterable[int] = (),
     trainer: Trainer | None = None,
 ) -> History:
     """Steer all rows for `num_steps` steps on the trainer's devices, and return on the CPU what they went through.
 
+    Args:
+        sigma: standard deviations of the classifier's logits over unsteered samples; a logit that never varies has ∞.
+
     A row whose score becomes NaN or infinite spoils no other; see `History.check_finite`.
     """
     trainer = trainer or Trainer(devices=1, **TRAINER_SETTINGS)
-    module = LatentSteering(generator, classifier, noise, rows, method, show_steps)
+    module = LatentSteering(generator, classifier, noise, rows, method, sigma, show_steps)
     trainer.fit(module, range(num_steps))
     return module.history

@@ -1,7 +1,6 @@
 """A sweep's folder as a table, pictures and a run in TensorBoard."""
 
 import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
 from zsteer.files import whole
-from zsteer.pictures import Png, save_picture
+from zsteer.pictures import Png, plotting, png_of, save_picture
 
 Row = dict[str, Any]
 
@@ -89,7 +88,7 @@ def _read_job(folder: Path, job: Path) -> Row:
 
 
 def intervals(folder: Path, row: Row) -> Row:
-    """Bootstrap intervals (95 %, of 1,000 resamples of the images) of a job's judged gain and dependency."""
+    """Bootstrap intervals of a job's judged gain and dependency."""
     path = folder / row["job"] / "history.safetensors"
     if row.get("gain_judge") is None or not path.is_file():
         return {}
@@ -98,20 +97,22 @@ def intervals(folder: Path, row: Row) -> Row:
         parts = {figure: file.get_tensor(name) for figure, name in BY_IMAGE.items() if name in known}
     bounds = {}
     for figure, values in parts.items():
-        resampled = np.random.default_rng(0).choice(values, (1000, len(values))).mean(axis=1)
-        low, high = np.percentile(resampled, (2.5, 97.5)).tolist()
+        low, high = interval(values)
         bounds |= {f"{figure}_low": low, f"{figure}_high": high}
     return bounds
 
 
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Bootstrap interval (95 %, of 1,000 resamples) of the mean over images."""
+    resampled = np.random.default_rng(0).choice(values, (1000, len(values))).mean(axis=1)
+    low, high = np.percentile(resampled, (2.5, 97.5)).tolist()
+    return low, high
+
+
 def draw_frontier(rows: Sequence[Row]) -> Png:
     """Side effects against judged gain, with intervals: a line per edit, target and method, the penalty along it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
+    pyplot = plotting()
+    figure, axes = pyplot.subplots(figsize=(8, 5.5), dpi=120, layout="constrained")
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if row.get("gain_judge") is not None and row.get("attribute_dependency") is not None:
@@ -139,20 +140,12 @@ def draw_frontier(rows: Sequence[Row]) -> Png:
     else:
         axes.set_title("no job of this sweep has judged figures")
     axes.grid(alpha=0.3)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    width, height = figure.canvas.get_width_height()
-    pyplot.close(figure)
-    return Png(file.getvalue(), height, width)
+    return png_of(figure)
 
 
 def draw_sheet(folder: Path, rows: Sequence[Row]) -> Png | None:
     """The first image of each job, at the start and the end: targets downwards, penalty weights across."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = plotting()
     steered = [row for row in rows if row["state"] == "completed" and row.get("penalty_weight") is not None]
     weights = sorted({row["penalty_weight"] for row in steered})
     cells: dict[str, dict[float, Row]] = {}
@@ -176,11 +169,7 @@ def draw_sheet(folder: Path, rows: Sequence[Row]) -> Png | None:
         axes.set_title(f"λ={weight:g}", fontsize=8)
     figure.subplots_adjust(left=1.5 / figure.get_figwidth(), right=1, top=1 - 0.3 / figure.get_figheight(), bottom=0)
     figure.subplots_adjust(wspace=0.05, hspace=0.05)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    width, height = figure.canvas.get_width_height()
-    pyplot.close(figure)
-    return Png(file.getvalue(), height, width)
+    return png_of(figure)
 
 
 def _line_of(row: Row) -> str:

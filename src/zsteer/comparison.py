@@ -1,0 +1,416 @@
+"""Compare steering methods at equal judged gain: what else had changed once the judge saw the target change so far?
+
+Each contender steers the same images towards the same attributes, the judge scores every step, and each image is looked
+at where it first reaches the gain, interpolated linearly between two steps. Images that never reach it are counted.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+from torchmetrics.image.kid import poly_mmd
+from tqdm import tqdm
+
+from zsteer import attributes, checks, metrics
+from zsteer.checks import EDITS
+from zsteer.data import FaceData, scale
+from zsteer.files import whole
+from zsteer.jobs import Bench, Plan, group_of
+from zsteer.loading import load_network
+from zsteer.metrics import sigma_of
+from zsteer.networks import frozen, penultimate
+from zsteer.pictures import Png, plotting, png_of, save_picture
+from zsteer.reference import reference_noise
+from zsteer.report import write_report
+from zsteer.steering import History
+from zsteer.sweeps import interval
+
+LEVELS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of judged gain, in σ
+TABLE_LEVELS = (1.0, 2.0)
+JOB_SIZE = 8  # images of a job: the tutorial's step is 1/n of an image's gradient
+MAX_ROWS = 64
+BATCH_SIZE = 128
+MIN_IMAGES = 16  # of which a kernel distance says anything
+NUM_SHOWN, NUM_FRAMES = 8, 9  # images of a trial that the report shows, and their moments
+
+Row = dict[str, Any]
+Key = tuple[str, str]  # a contender's name and a target
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one contender did to n images for one target; NaN where an image never reached one of the L levels.
+
+    step `[L, n]` at which it did; noise `[L, n, z_dim]` there; judge `[L, n, K]`, the judge's change in σ; seen `[L, n]`,
+    the steering classifier's change of the target's logit in σ, success being positive; identity `[T, n]`, at the
+    table's levels, the cosine distance from the start in the judge's features, 1 being that of two random samples;
+    start and end `[n, K]`, the judge's logits; last `[n, z_dim]`, the noise at the end; frames uint8 `[F, m, 3, H, W]` on
+    the way to the last level (or the end), and gains `[F, m]`, as the judge sees them there.
+    """
+
+    step: Tensor
+    noise: Tensor
+    judge: Tensor
+    seen: Tensor
+    identity: Tensor
+    start: Tensor
+    end: Tensor
+    last: Tensor
+    frames: Tensor
+    gains: Tensor
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file."""
+        with whole(path) as temporary:
+            save_file({part.name: getattr(self, part.name).contiguous() for part in fields(self)}, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> "Trial":
+        """What `save` wrote."""
+        return cls(**load_file(path))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All trials of an evaluation, and what their figures are counted by.
+
+    `references` are the steering classifier's and the judge's logits over unsteered samples, `classes` the classifier's
+    names and the judge's; `signs` is +1 for each contender that adds, −1 for one that removes.
+    """
+
+    trials: dict[Key, Trial]
+    signs: dict[str, float]
+    references: Sequence[Tensor]
+    classes: tuple[Sequence[str], Sequence[str]]
+
+    @property
+    def contenders(self) -> list[str]:
+        """Their names, in the config's order; the first is what the others are compared with."""
+        return list(dict.fromkeys(name for name, _ in self.trials))
+
+    @property
+    def targets(self) -> list[str]:
+        """The attributes that they were steered towards."""
+        return list(dict.fromkeys(target for _, target in self.trials))
+
+    def others(self, target: str) -> list[int]:
+        """The judge's columns of what counts as a side effect."""
+        return [self.classes[1].index(name) for name in metrics.others_of(target, self.classes[1])]
+
+    def dependency(self, key: Key, level: int) -> Float[Tensor, " n"]:
+        """Attribute dependency of each image at a level, NaN if it never reached it."""
+        return self.trials[key].judge[level][:, self.others(key[1])].abs().mean(dim=1)
+
+    def hacking_gap(self, key: Key, level: int) -> Float[Tensor, " n"]:
+        """What the classifier gained at a level beyond what a judge that agrees to ρ would see."""
+        columns = [attributes.find(key[1], names) for names in self.classes]
+        pair = [logits[:, column] for logits, column in zip(self.references, columns, strict=True)]
+        return metrics.correlation(*pair) * self.trials[key].seen[level] - LEVELS[level]
+
+
+def run(cfg: DictConfig, data: FaceData, folder: Path) -> Row:
+    """Compare the contenders of a config; write `methods.csv`, `methods.md`, two pictures and `report.html`."""
+    comparison = hold_trials(cfg, folder)
+    generator, judge = (
+        frozen(network, torch.float32)
+        for network in (load_network(cfg.generator, "generator"), load_network(cfg.judge, "judge"))
+    )
+    rows = figures(comparison, kernel_distances(comparison, data, cfg.split, generator, judge))
+    write_csv(folder / "methods.csv", rows)
+    tables = {level: markdown(rows, level) for level in TABLE_LEVELS}
+    with whole(folder / "methods.md") as temporary:
+        temporary.write_text("\n\n".join(tables.values()) + "\n")
+    pictures = {"frontier": draw_frontier(comparison), "rescoring": draw_rescoring(comparison)}
+    for name, picture in pictures.items():
+        save_picture(folder / f"{name}.png", picture)
+    write_report(folder / "report.html", comparison, rows, pictures)
+    print((folder / "methods.md").read_text(), folder / "report.html", sep="\n")
+    return {"num_images": cfg.num_images, "contenders": len(comparison.contenders), "targets": len(comparison.targets)}
+
+
+def hold_trials(cfg: DictConfig, folder: Path) -> Comparison:
+    """Hold the trials of a config that the folder does not have yet; each is kept as soon as it has been held.
+
+    Raises:
+        ValueError, FileNotFoundError: a setting of a contender is wrong, or a network does not fit.
+    """
+    jobs = {name: [_job(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
+    bench, group, trials = None, None, {}
+    bar = tqdm([(name, job) for name, own in jobs.items() for job in own], desc="Comparing", unit="trial")
+    for name, job in bar:
+        bar.set_postfix_str(f"{name}, {job.target}")
+        if bench is None or group_of(job) != group:
+            bench, group = Bench(job), group_of(job)
+        path = folder / "trials" / f"{name}_{job.target}.safetensors".replace(" ", "-")
+        if not path.is_file():
+            hold(bench, job).save(path)
+        trials[name, job.target] = Trial.load(path)
+    assert bench is not None and bench.networks.judge is not None
+    signs = {name: EDITS[own[0].edit] for name, own in jobs.items()}
+    return Comparison(trials, signs, bench.references, (bench.networks.classifier.names, bench.networks.judge.names))
+
+
+def _job(cfg: DictConfig, words: Sequence[str], target: str) -> DictConfig:
+    """The checked config of `steer` for a contender and a target, with the networks of this evaluation.
+
+    It starts from images that lack what is wanted, as the steering classifier sees it.
+    """
+    job = hydra.compose("steer", [*words, f"target={target}"])
+    for key in ("generator", "classifier", "judge", "num_images", "seed"):
+        job[key] = cfg[key]
+    checks.steer(job)
+    if not attributes.needs_regressor(job.classifier, target):
+        job.where = {target: job.edit != "add"}
+    return job
+
+
+@torch.no_grad()
+def hold(bench: Bench, cfg: DictConfig) -> Trial:
+    """Steer a contender's images in jobs of eight, and have the judge score every step."""
+    plan = bench.plan(cfg)
+    whole_path = frozenset(range(cfg.num_steps))
+    plans = []
+    for first in range(0, len(plan.noise), JOB_SIZE):
+        rows = plan.rows[first : first + JOB_SIZE]
+        rows = replace(rows, job_size=torch.full((len(rows),), len(rows)))
+        plans.append(Plan(plan.settings, plan.noise[first : first + JOB_SIZE], rows, whole_path))
+    histories: list[History] = []
+    scored: list[Tensor] = []
+    together = MAX_ROWS // JOB_SIZE
+    for first in range(0, len(plans), together):
+        with torch.enable_grad():
+            batch = bench.histories(plans[first : first + together], progress_bar=False)
+        for history in batch:
+            history.check_finite()
+            images = [history.images.pop(step) for step in sorted(history.images)]
+            scored.append(torch.stack([bench.judge_logits(part) for part in images]))
+        histories += batch
+    history = History.joined(histories)
+    return _trial(bench, plan, torch.stack(history.noise).float(), torch.stack(history.logits).float(), torch.cat(scored, dim=1))
+
+
+def _trial(
+    bench: Bench,
+    plan: Plan,
+    noise: Float[Tensor, "steps n z_dim"],
+    classified: Float[Tensor, "steps n k"],
+    judged: Float[Tensor, "steps n j"],
+) -> Trial:
+    """Look at a path where the judge's gain reaches each level."""
+    assert bench.networks.judge is not None
+    names = bench.networks.classifier.names, bench.networks.judge.names
+    columns = [attributes.find(plan.settings["target"], own) for own in names]
+    sigmas = [sigma_of(reference).float() for reference in bench.references]
+    sign = EDITS[plan.settings["edit"]]
+    seen = sign * ((classified - classified[0]) / sigmas[0])[:, :, columns[0]]
+    change = (judged - judged[0]) / sigmas[1]
+    gain = sign * change[:, :, columns[1]]
+    when = torch.stack([first_crossing(gain, level) for level in LEVELS])
+    at = [torch.stack([along(path, moments) for moments in when]) for path in (noise, change, seen)]
+    generator = frozen(bench.networks.generator, torch.float32, bench.device)
+    judge = frozen(bench.networks.judge.network, torch.float32, bench.device)
+
+    def features(z: Tensor) -> Tensor:
+        return torch.cat([penultimate(judge, generator(part.to(bench.device))).cpu() for part in z.split(BATCH_SIZE)])
+
+    random = features(reference_noise(generator)[: 2 * BATCH_SIZE]).chunk(2)
+    usual = 1 - cosine_similarity(*random).mean()
+    start = features(noise[0])
+    reached = [LEVELS.index(level) for level in TABLE_LEVELS]
+    identity = torch.stack([(1 - cosine_similarity(start, features(at[0][level]))) / usual for level in reached])
+    until = when[-1][:NUM_SHOWN].nan_to_num(len(noise) - 1)
+    moments = torch.linspace(0, 1, NUM_FRAMES)[:, None] * until
+    frames = [generator(along(noise[:, :NUM_SHOWN], moment).to(bench.device)).cpu() for moment in moments]
+    pictures = ((torch.stack(frames).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    gains = torch.stack([along(gain[:, :NUM_SHOWN], moment) for moment in moments])
+    parts = (when, *at, identity, judged[0], judged[-1], noise[-1])
+    return Trial(*(part.float() for part in parts), pictures, gains.float())
+
+
+def first_crossing(gain: Float[Tensor, "steps n"], level: float) -> Float[Tensor, " n"]:
+    """The step, interpolated linearly, at which each image's gain first reaches a positive level; NaN if it never does."""
+    reached = gain >= level
+    after = reached.int().argmax(dim=0, keepdim=True).clamp_min(1)
+    high, low = gain.gather(0, after).squeeze(0), gain.gather(0, after - 1).squeeze(0)
+    step = after.squeeze(0) - 1 + (level - low) / (high - low)
+    return step.where(reached.any(dim=0), torch.nan)
+
+
+def along(path: Float[Tensor, "steps n *rest"], when: Float[Tensor, " n"]) -> Float[Tensor, "n *rest"]:
+    """Each image's values at its own step, interpolated linearly; NaN where the step is."""
+    before = when.nan_to_num(0).floor().long().clamp(0, len(path) - 2)
+    image = torch.arange(path.shape[1])
+    share = (when - before).view(-1, *[1] * (path.ndim - 2))
+    return path[before, image] * (1 - share) + path[before + 1, image] * share
+
+
+def figures(comparison: Comparison, kernel_distances: dict[Key, float | None]) -> list[Row]:
+    """A row for each level, contender and target.
+
+    `versus` is the contender's dependency over the first one's, over the images that reach the level with both.
+    """
+    rows = []
+    for level in TABLE_LEVELS:
+        number = LEVELS.index(level)
+        for key, trial in comparison.trials.items():
+            name, target = key
+            dependency, gap = comparison.dependency(key, number), comparison.hacking_gap(key, number)
+            arrived = ~dependency.isnan()
+            scored = metrics.Scored(comparison.classes[1], trial.start, trial.end, comparison.references[1])
+            others = metrics.others_of(target, comparison.classes[1])
+            effects = trial.judge[number][arrived][:, comparison.others(target)].abs().mean(dim=0)
+            row: Row = {"level": level, "contender": name, "target": target}
+            row |= {"num_images": len(arrived), "arrived": arrived.double().mean().item()}
+            row |= _mean_interval("step", trial.step[number])
+            row |= _mean_interval("attribute_dependency", dependency)
+            row["attribute_dependency_max"] = effects.max().item() if arrived.any() else None
+            row |= _versus(dependency, comparison.dependency((comparison.contenders[0], target), number))
+            row |= _mean_interval("hacking_gap", gap)
+            row |= _mean_interval("identity_distance", trial.identity[TABLE_LEVELS.index(level)])
+            row["noise_norm_percentile"] = metrics.noise_norm_percentile(trial.noise[number][arrived]) if arrived.any() else None
+            row["success_rate_at_end"] = metrics.success_rate(scored, target, comparison.signs[name])
+            row["preservation_rate_at_end"] = metrics.preservation_rate(scored, others)
+            row["kid_at_end"] = kernel_distances.get(key)
+            rows.append(row)
+    return rows
+
+
+def _mean_interval(name: str, values: Float[Tensor, " n"]) -> Row:
+    known = values[~values.isnan()].numpy()
+    if not len(known):
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    low, high = interval(known)
+    return {name: known.mean().item(), f"{name}_low": low, f"{name}_high": high}
+
+
+def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " n"]) -> Row:
+    both = ~(dependency.isnan() | first.isnan())
+    if not both.any():
+        return dict.fromkeys(("versus", "versus_low", "versus_high", "disjoint"))
+    pair = np.stack([dependency[both].numpy(), first[both].numpy()])
+    drawn = np.random.default_rng(0).integers(pair.shape[1], size=(1000, pair.shape[1]))
+    own, firsts = pair[:, drawn].mean(axis=2)
+    low, high = np.percentile(own / firsts, (2.5, 97.5)).tolist()
+    disjoint = interval(pair[0])[1] < interval(pair[1])[0]
+    return {"versus": (pair[0].mean() / pair[1].mean()).item(), "versus_low": low, "versus_high": high, "disjoint": disjoint}
+
+
+@torch.no_grad()
+def kernel_distances(
+    comparison: Comparison, data: FaceData, split: str, generator: nn.Module, judge: nn.Module
+) -> dict[Key, float | None]:
+    """KID in the judge's features of each contender's last images against data that have the attribute.
+
+    As a ratio to the same distance of as many unedited samples in which the judge sees the attribute; None where the
+    data lack the label or there are too few of either.
+    """
+    shared = [target for target in comparison.targets if target in data.names]
+    features: dict[str, list[Tensor]] = {target: [] for target in shared}
+    for images, targets in tqdm(data.split_batches(split, BATCH_SIZE), desc="Looking at the data"):
+        seen = penultimate(judge, scale(images))
+        for target in shared:
+            features[target].append(seen[targets[:, data.names.index(target)] > 0.5])
+    noise, reference = reference_noise(generator), comparison.references[1]
+
+    def samples(z: Tensor) -> Tensor:
+        return torch.cat([penultimate(judge, generator(part)) for part in z.split(BATCH_SIZE)])
+
+    distances: dict[Key, float | None] = {}
+    for target in shared:
+        real = torch.cat(features[target])
+        having = noise[reference[:, attributes.find(target, comparison.classes[1])] > 0]
+        for name in comparison.contenders:
+            last = comparison.trials[name, target].last
+            n = min(len(having), len(last))
+            if comparison.signs[name] > 0 and min(n, len(real)) >= MIN_IMAGES:
+                edited, unedited = (_kid(real, samples(z[:n])) for z in (last, having))
+                distances[name, target] = edited / unedited
+    return distances
+
+
+def _kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
+    return poly_mmd(real.double(), fake.double()).item()
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write every figure of every row."""
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: Sequence[Row], level: float) -> str:
+    """The dependency of each contender for each target at a level, ± half its interval, with the share that arrived."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    cells: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["level"] == level:
+            cells.setdefault(row["contender"], {})[row["target"]] = row
+    lines = [f"| +{level:g} σ | {' | '.join(targets)} | ratio |", "|---|" + "---|" * (len(targets) + 1)]
+    for name, own in cells.items():
+        ratios = [row["versus"] for row in own.values() if row["versus"] is not None]
+        ratio = f"{sum(ratios) / len(ratios):.2f}" if ratios else "–"
+        lines.append(f"| {name} | {' | '.join(_cell(own[target]) for target in targets)} | {ratio} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    if row["attribute_dependency"] is None:
+        return "never"
+    half = (row["attribute_dependency_high"] - row["attribute_dependency_low"]) / 2
+    return f"{row['attribute_dependency']:.2f} ± {half:.2f} ({row['arrived']:.0%})"
+
+
+def draw_frontier(comparison: Comparison) -> Png:
+    """Attribute dependency against judged gain: a line per contender, means over targets, with bootstrap intervals.
+
+    A point stands where at least half of all images, over the targets, have reached the gain.
+    """
+    pyplot = plotting()
+    figure, axes = pyplot.subplots(figsize=(8, 5.5), dpi=120, layout="constrained")
+    for name in comparison.contenders:
+        points = []
+        for number, level in enumerate(LEVELS):
+            each = torch.cat([comparison.dependency((name, target), number) for target in comparison.targets])
+            known = each[~each.isnan()].numpy()
+            if len(known) >= len(each) / 2:
+                points.append((level, known.mean(), *interval(known)))
+        if points:
+            gain, mean, low, high = np.array(points).T
+            axes.plot(gain, mean, marker="o", markersize=3, label=name)
+            axes.fill_between(gain, low, high, alpha=0.15)
+    axes.set_xlabel("judged gain (σ of the target's logit)")
+    axes.set_ylabel("attribute dependency (mean |Δ|/σ of the others)")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return png_of(figure)
+
+
+def draw_rescoring(comparison: Comparison) -> Png:
+    """The re-scoring matrix (Härkönen et al. 2020): the judge's mean change of every attribute when a target gained 1 σ.
+
+    Targets downwards, attributes across; the first contender and the last.
+    """
+    pyplot = plotting()
+    names = list(dict.fromkeys((comparison.contenders[0], comparison.contenders[-1])))
+    figure, grid = pyplot.subplots(len(names), 1, figsize=(12, 0.6 + 3.4 * len(names)), layout="constrained", squeeze=False)
+    number = LEVELS.index(1.0)
+    for axes, name in zip(grid[:, 0], names, strict=True):
+        matrix = torch.stack([comparison.trials[name, target].judge[number].nanmean(dim=0) for target in comparison.targets])
+        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        axes.set_yticks(range(len(comparison.targets)), comparison.targets, fontsize=7)
+        axes.set_xticks(range(matrix.shape[1]), comparison.classes[1], fontsize=6, rotation=90)
+        axes.set_title(f"{name}: mean change in σ at +1 σ of the target", fontsize=9)
+    figure.colorbar(image, ax=grid[:, 0], shrink=0.6)
+    return png_of(figure)

@@ -1,0 +1,68 @@
+"""The rows that steering moves: one noise vector each, with its own target, edit, penalty, step size and job."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The settings of each row, as tensors `[rows]`; `kept` is `[rows, K]`.
+
+    `sign` is +1 to add the target attribute, −1 to remove it; `job_size` is the number of rows of the row's job; `kept`
+    says which logits the penalty holds in place; a row stops once `sign` · its target logit has reached `until`.
+    """
+
+    target: Int[Tensor, " rows"]
+    sign: Float[Tensor, " rows"]
+    penalty_weight: Float[Tensor, " rows"]
+    step_size: Float[Tensor, " rows"]
+    job_size: Int[Tensor, " rows"]
+    until: Float[Tensor, " rows"]
+    kept: Bool[Tensor, "rows k"]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, which: slice | Tensor) -> "Rows":
+        return Rows(*(getattr(self, column.name)[which] for column in fields(self)))
+
+    @classmethod
+    def joined(cls, jobs: Sequence["Rows"]) -> "Rows":
+        """The rows of several jobs, one job after the other."""
+        return cls(*(torch.cat([getattr(rows, column.name) for rows in jobs]) for column in fields(cls)))
+
+    @classmethod
+    def of_job(
+        cls,
+        num_rows: int,
+        target: int,
+        sign: float,
+        penalty_weight: float,
+        step_size: float,
+        kept: Bool[Tensor, " k"],
+        until: float = math.inf,
+    ) -> "Rows":
+        """The rows of one job, which differ in nothing but their noise."""
+        return cls(
+            torch.full((num_rows,), target),
+            torch.full((num_rows,), float(sign), dtype=torch.float64),
+            torch.full((num_rows,), float(penalty_weight), dtype=torch.float64),
+            torch.full((num_rows,), float(step_size), dtype=torch.float64),
+            torch.full((num_rows,), num_rows),
+            torch.full((num_rows,), float(until), dtype=torch.float64),
+            kept.expand(num_rows, -1),
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Rows":
+        """The same rows on a device, their real numbers as `dtype`."""
+        moved = (getattr(self, column.name).to(device) for column in fields(self))
+        return Rows(*(column.to(dtype) if column.is_floating_point() else column for column in moved))
+
+    def wanted(self, logits: Float[Tensor, "rows k"]) -> Float[Tensor, " rows"]:
+        """`sign` · the target's logit of each row: what steering raises."""
+        return self.sign * logits.gather(1, self.target[:, None]).squeeze(1)
