@@ -71,7 +71,10 @@ def test_attribute_loss_is_cross_entropy_of_labels_and_half_a_square_of_numbers(
 def rows(num_logits, targets, signs, weights):
     settings = zip(targets, signs, weights, strict=True)
     return Rows.joined(
-        [Rows.of_job(1, target, sign, weight, 0.1, torch.arange(num_logits) != target) for target, sign, weight in settings]
+        [
+            Rows.of_job(1, target, sign, weight, 0.1, torch.arange(num_logits) != target)
+            for target, sign, weight in settings
+        ]
     )
 
 

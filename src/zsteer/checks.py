@@ -164,5 +164,7 @@ def real_number(cfg: DictConfig, key: str, minimum: float | None = None, above: 
     value = OmegaConf.select(cfg, key)
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not number or (minimum is not None and value < minimum) or (above is not None and value <= above):
-        bound = f", {minimum:g} or more" if minimum is not None else "" if above is None else f", greater than {above:g}"
+        bound = (
+            f", {minimum:g} or more" if minimum is not None else "" if above is None else f", greater than {above:g}"
+        )
         raise ValueError(f"{key}={value} must be a finite number{bound}")

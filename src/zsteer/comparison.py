@@ -51,11 +51,11 @@ Key = tuple[str, str]  # a contender's name and a target
 class Trial:
     """What one contender did to n images for one target; NaN where an image never reached one of the L levels.
 
-    step `[L, n]` at which it did; noise `[L, n, z_dim]` there; judge `[L, n, K]`, the judge's change in σ; seen `[L, n]`,
-    the steering classifier's change of the target's logit in σ, success being positive; identity `[T, n]`, at the
+    step `[L, n]` at which it did; noise `[L, n, z_dim]` there; judge `[L, n, K]`, the judge's change in σ; seen
+    `[L, n]`, the steering classifier's change of the target's logit in σ, success positive; identity `[T, n]`, at the
     table's levels, the cosine distance from the start in the judge's features, 1 being that of two random samples;
-    start and end `[n, K]`, the judge's logits; last `[n, z_dim]`, the noise at the end; frames uint8 `[F, m, 3, H, W]` on
-    the way to the last level (or the end), and gains `[F, m]`, as the judge sees them there.
+    start and end `[n, K]`, the judge's logits; last `[n, z_dim]`, the noise at the end; frames uint8 `[F, m, 3, H, W]`
+    on the way to the last level (or the end), and gains `[F, m]`, as the judge sees them there.
     """
 
     step: Tensor
@@ -196,7 +196,9 @@ def hold(bench: Bench, cfg: DictConfig) -> Trial:
             scored.append(torch.stack([bench.judge_logits(part) for part in images]))
         histories += batch
     history = History.joined(histories)
-    return _trial(bench, plan, torch.stack(history.noise).float(), torch.stack(history.logits).float(), torch.cat(scored, dim=1))
+    return _trial(
+        bench, plan, torch.stack(history.noise).float(), torch.stack(history.logits).float(), torch.cat(scored, dim=1)
+    )
 
 
 def _trial(
@@ -216,29 +218,31 @@ def _trial(
     change = (judged - judged[0]) / sigmas[1]
     gain = sign * change[:, :, columns[1]]
     when = torch.stack([first_crossing(gain, level) for level in LEVELS])
-    at = [torch.stack([along(path, moments) for moments in when]) for path in (noise, change, seen)]
+    noise_at, change_at, seen_at = (
+        torch.stack([along(path, moments) for moments in when]) for path in (noise, change, seen)
+    )
     generator = frozen(bench.networks.generator, torch.float32, bench.device)
     judge = frozen(bench.networks.judge.network, torch.float32, bench.device)
 
     def features(z: Tensor) -> Tensor:
         return torch.cat([penultimate(judge, generator(part.to(bench.device))).cpu() for part in z.split(BATCH_SIZE)])
 
-    random = features(reference_noise(generator)[: 2 * BATCH_SIZE]).chunk(2)
-    usual = 1 - cosine_similarity(*random).mean()
+    one, other = features(reference_noise(generator)[: 2 * BATCH_SIZE]).chunk(2)
+    usual = 1 - cosine_similarity(one, other).mean()
     start = features(noise[0])
-    reached = [LEVELS.index(level) for level in TABLE_LEVELS]
-    identity = torch.stack([(1 - cosine_similarity(start, features(at[0][level]))) / usual for level in reached])
+    there = [features(noise_at[LEVELS.index(level)]) for level in TABLE_LEVELS]
+    identity = torch.stack([(1 - cosine_similarity(start, now)) / usual for now in there])
     until = when[-1][:NUM_SHOWN].nan_to_num(len(noise) - 1)
     moments = torch.linspace(0, 1, NUM_FRAMES)[:, None] * until
     frames = [generator(along(noise[:, :NUM_SHOWN], moment).to(bench.device)).cpu() for moment in moments]
     pictures = ((torch.stack(frames).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     gains = torch.stack([along(gain[:, :NUM_SHOWN], moment) for moment in moments])
-    parts = (when, *at, identity, judged[0], judged[-1], noise[-1])
-    return Trial(*(part.float() for part in parts), pictures, gains.float())
+    ends = (judged[0], judged[-1], noise[-1])
+    return Trial(when, noise_at, change_at, seen_at, identity, *ends, pictures, gains)
 
 
 def first_crossing(gain: Float[Tensor, "steps n"], level: float) -> Float[Tensor, " n"]:
-    """The step, interpolated linearly, at which each image's gain first reaches a positive level; NaN if it never does."""
+    """The step, interpolated linearly, at which each image's gain first reaches a positive level; NaN if never."""
     reached = gain >= level
     after = reached.int().argmax(dim=0, keepdim=True).clamp_min(1)
     high, low = gain.gather(0, after).squeeze(0), gain.gather(0, after - 1).squeeze(0)
@@ -246,7 +250,7 @@ def first_crossing(gain: Float[Tensor, "steps n"], level: float) -> Float[Tensor
     return step.where(reached.any(dim=0), torch.nan)
 
 
-def along(path: Float[Tensor, "steps n *rest"], when: Float[Tensor, " n"]) -> Float[Tensor, "n *rest"]:
+def along(path: Float[Tensor, "steps n ..."], when: Float[Tensor, " n"]) -> Float[Tensor, "n ..."]:
     """Each image's values at its own step, interpolated linearly; NaN where the step is."""
     before = when.nan_to_num(0).floor().long().clamp(0, len(path) - 2)
     image = torch.arange(path.shape[1])
@@ -277,7 +281,9 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, float | None]) -
             row |= _versus(dependency, comparison.dependency((comparison.contenders[0], target), number))
             row |= _mean_interval("hacking_gap", gap)
             row |= _mean_interval("identity_distance", trial.identity[TABLE_LEVELS.index(level)])
-            row["noise_norm_percentile"] = metrics.noise_norm_percentile(trial.noise[number][arrived]) if arrived.any() else None
+            row["noise_norm_percentile"] = (
+                metrics.noise_norm_percentile(trial.noise[number][arrived]) if arrived.any() else None
+            )
             row["success_rate_at_end"] = metrics.success_rate(scored, target, comparison.signs[name])
             row["preservation_rate_at_end"] = metrics.preservation_rate(scored, others)
             row["kid_at_end"] = kernel_distances.get(key)
@@ -302,7 +308,12 @@ def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " n"]) -> Row:
     own, firsts = pair[:, drawn].mean(axis=2)
     low, high = np.percentile(own / firsts, (2.5, 97.5)).tolist()
     disjoint = interval(pair[0])[1] < interval(pair[1])[0]
-    return {"versus": (pair[0].mean() / pair[1].mean()).item(), "versus_low": low, "versus_high": high, "disjoint": disjoint}
+    return {
+        "versus": (pair[0].mean() / pair[1].mean()).item(),
+        "versus_low": low,
+        "versus_high": high,
+        "disjoint": disjoint,
+    }
 
 
 @torch.no_grad()
@@ -328,18 +339,22 @@ def kernel_distances(
     distances: dict[Key, float | None] = {}
     for target in shared:
         real = torch.cat(features[target])
-        having = noise[reference[:, attributes.find(target, comparison.classes[1])] > 0]
+        n = len(comparison.trials[comparison.contenders[0], target].last)
+        having = noise[reference[:, attributes.find(target, comparison.classes[1])] > 0][:n]
+        n = min(len(having), len(real))
+        if n < MIN_IMAGES:
+            continue
+        unedited = _kid(real, samples(having))
         for name in comparison.contenders:
-            last = comparison.trials[name, target].last
-            n = min(len(having), len(last))
-            if comparison.signs[name] > 0 and min(n, len(real)) >= MIN_IMAGES:
-                edited, unedited = (_kid(real, samples(z[:n])) for z in (last, having))
-                distances[name, target] = edited / unedited
+            if comparison.signs[name] > 0:
+                distances[name, target] = _kid(real, samples(comparison.trials[name, target].last[:n])) / unedited
     return distances
 
 
-def _kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
-    return poly_mmd(real.double(), fake.double()).item()
+def _kid(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> float:
+    """Mean of the unbiased squared MMD over parts of the real features as large as the fake ones, which it asks for."""
+    parts = [part for part in real.double().split(len(fake)) if len(part) == len(fake)][:10]
+    return sum(poly_mmd(part, fake.double()).item() for part in parts) / len(parts)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -388,8 +403,9 @@ def draw_frontier(comparison: Comparison) -> Png:
                 points.append((level, known.mean(), *interval(known)))
         if points:
             gain, mean, low, high = np.array(points).T
-            axes.plot(gain, mean, marker="o", markersize=3, label=name)
-            axes.fill_between(gain, low, high, alpha=0.15)
+            colour = pyplot.get_cmap("tab20")(comparison.contenders.index(name) % 20)
+            axes.plot(gain, mean, marker="o", markersize=3, label=name, color=colour)
+            axes.fill_between(gain, low, high, alpha=0.12, color=colour, linewidth=0)
     axes.set_xlabel("judged gain (σ of the target's logit)")
     axes.set_ylabel("attribute dependency (mean |Δ|/σ of the others)")
     axes.grid(alpha=0.3)
@@ -398,17 +414,21 @@ def draw_frontier(comparison: Comparison) -> Png:
 
 
 def draw_rescoring(comparison: Comparison) -> Png:
-    """The re-scoring matrix (Härkönen et al. 2020): the judge's mean change of every attribute when a target gained 1 σ.
+    """The re-scoring matrix (Shen et al. 2020): the judge's mean change of every attribute where a target gained 1 σ.
 
     Targets downwards, attributes across; the first contender and the last.
     """
     pyplot = plotting()
     names = list(dict.fromkeys((comparison.contenders[0], comparison.contenders[-1])))
-    figure, grid = pyplot.subplots(len(names), 1, figsize=(12, 0.6 + 3.4 * len(names)), layout="constrained", squeeze=False)
+    figure, grid = pyplot.subplots(
+        len(names), 1, figsize=(12, 0.6 + 3.4 * len(names)), layout="constrained", squeeze=False
+    )
     number = LEVELS.index(1.0)
     for axes, name in zip(grid[:, 0], names, strict=True):
-        matrix = torch.stack([comparison.trials[name, target].judge[number].nanmean(dim=0) for target in comparison.targets])
-        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        matrix = torch.stack(
+            [comparison.trials[name, target].judge[number].nanmean(dim=0) for target in comparison.targets]
+        )
+        image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         axes.set_yticks(range(len(comparison.targets)), comparison.targets, fontsize=7)
         axes.set_xticks(range(matrix.shape[1]), comparison.classes[1], fontsize=6, rotation=90)
         axes.set_title(f"{name}: mean change in σ at +1 σ of the target", fontsize=9)

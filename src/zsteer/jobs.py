@@ -175,9 +175,7 @@ class Bench:
         }
         sign, kept = EDITS[cfg.edit], self._kept(cfg.preserve, names[target])
         until = math.inf if cfg.until is None else self._logit(cfg.until, names[target], sign)
-        rows = Rows.of_job(
-            len(noise), target, sign, settings["penalty_weight"], settings["step_size"], kept, until
-        )
+        rows = Rows.of_job(len(noise), target, sign, settings["penalty_weight"], settings["step_size"], kept, until)
         return Plan(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
 
     def _kept(self, preserve: str | Sequence[str], target: str) -> Bool[Tensor, " k"]:
@@ -198,7 +196,8 @@ class Bench:
     def steer(self, plans: Sequence[Plan], progress_bar: bool = True) -> list[Steered | ValueError]:
         """Steer the rows of all plans as one batch; for each plan what it did, or why it failed."""
         return [
-            self._measured(plan, history) for plan, history in zip(plans, self.histories(plans, progress_bar), strict=True)
+            self._measured(plan, history)
+            for plan, history in zip(plans, self.histories(plans, progress_bar), strict=True)
         ]
 
     def histories(self, plans: Sequence[Plan], progress_bar: bool = True) -> list[History]:

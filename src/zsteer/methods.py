@@ -22,13 +22,14 @@ from zsteer.rows import Rows
 class Step:
     """Where the rows stand before a step: what a method decides from.
 
-    noise `[rows, z_dim]`; logits `[rows, K]` of the steering classifier, differentiable in the noise; `start`, what they
-    were before the first step; `sigma` `[K]`, their standard deviations over unsteered samples; `logits_of`, logits of
-    other noise.
+    noise `[rows, z_dim]`; images and logits `[rows, K]` of the steering classifier, differentiable in it; `start`, what
+    the logits were before the first step; `sigma` `[K]`, their standard deviations over unsteered samples; `logits_of`,
+    logits of other noise.
     """
 
     number: int
     noise: Float[Tensor, "rows z_dim"]
+    images: Float[Tensor, "rows 3 h w"]
     logits: Float[Tensor, "rows k"]
     start: Float[Tensor, "rows k"]
     sigma: Float[Tensor, " k"]
@@ -55,7 +56,7 @@ class Method(Protocol):
 
 
 @runtime_checkable
-class Fitting(Protocol):
+class Fitting(Method, Protocol):
     """A method that first learns from unsteered samples."""
 
     def fit(self, generator: nn.Module, reference: Float[Tensor, "samples k"]) -> Method:
@@ -127,15 +128,19 @@ class Penalty:
 
 @dataclass
 class Projected:
-    """Each image climbs its target along what of the gradient g leaves the kept logits in place (see `project`).
+    """Each image climbs its target along what of the gradient g leaves everything else in place.
 
-    With the Jacobian J of the kept logits in σ, the step is the unit vector of (I − Jᵀ(JJᵀ + I/w)⁻¹J) g, less
-    `pull` · Jᵀ(JJᵀ + I/w)⁻¹Δ, which takes back drift Δ that has come about, by one step at most. The penalty weight λ
-    is the stiffness w = λ · z_dim, so that it means the same for noise of any length: 0 projects nothing out, and
-    infinity all.
+    The step is the unit vector of d = (I + w JᵀJ + v M)⁻¹ g, which has the least ‖d − g‖² + w ‖Jd‖² + v dᵀMd. J is the
+    Jacobian of the kept logits in σ: for v = 0 this is the projection (I − Jᵀ(JJᵀ + I/w)⁻¹J) g, damped by 1/w. The
+    penalty weight λ is the stiffness w = λ · z_dim, which means the same for noise of any length: at 0 nothing is
+    projected out. M is what a step changes in the image, the pull-back metric of its pixels (Arvanitidis et al. 2018,
+    "Latent Space Oddity"), scaled to the trace of I.
 
     Args:
-        refresh_every: J is computed anew every so many steps; it is what costs.
+        image_weight: v.
+        num_probes: M = GᵀG is estimated as the mean of (Gᵀr)(Gᵀr)ᵀ over so many random pictures r.
+        refresh_every: J and M are computed anew every so many steps; they are what costs.
+        pull: how much of the kept logits' drift Δ a step takes back, by −(I + w JᵀJ + v M)⁻¹ w JᵀΔ, at most one step.
         num_draws: the logits are means over so many draws of noise around the image's own, in antithetic pairs, so that
             the gradient is one that does not vanish a little further on (Smilkov et al. 2017, "SmoothGrad"); 0 takes
             the image's own alone.
@@ -145,22 +150,29 @@ class Projected:
     optimizer: OptimizerFactory
     name: str = "projected"
     on_shell: bool = True
+    image_weight: float = 0.0
+    num_probes: int = 16
     refresh_every: int = 5
     pull: float = 0.0
     num_draws: int = 0
     radius: float = 0.0
     _jacobian: Tensor = field(init=False, repr=False)
+    _system: Tensor = field(init=False, repr=False)
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         rows, logits = step.rows, self._smoothed(step) / step.sigma
+        stiffness = rows.penalty_weight * step.noise.shape[1]
         if step.number % self.refresh_every == 0:
             self._jacobian = jacobian_of(logits, step.noise).where(rows.kept[:, :, None], 0.0)
+            self._system = damped(self._jacobian, stiffness)
+            if self.image_weight > 0:
+                self._system = self._system + self.image_weight * image_metric(step, self.num_probes)
         gradient = gradient_of(rows.wanted(logits), step.noise)
-        stiffness = rows.penalty_weight * step.noise.shape[1]
-        direction = unit(project(gradient, self._jacobian, stiffness))
+        direction = unit(torch.linalg.solve(self._system, gradient))
         if self.pull > 0:
             drift = ((step.logits - step.start) / step.sigma).detach()
-            back = self.pull * taking(drift, self._jacobian, stiffness) / rows.step_size[:, None]
+            force = stiffness[:, None] * (self._jacobian.mT @ drift[:, :, None]).squeeze(2)
+            back = self.pull * torch.linalg.solve(self._system, force) / rows.step_size[:, None]
             direction = direction - back / back.norm(dim=1, keepdim=True).clamp_min(1.0)
         scores = smooth_score(step.logits, step.start, step.sigma, rows)
         return scores, direction
@@ -206,7 +218,8 @@ class Direction:
         scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
         wanted = rows.sign[:, None] * directions[rows.target]
         others = directions.expand(len(rows), -1, -1).where(rows.kept[:, :, None], 0.0)
-        return scores, unit(project(wanted, others, rows.penalty_weight * directions.shape[1]))
+        system = damped(others, rows.penalty_weight * directions.shape[1])
+        return scores, unit(torch.linalg.solve(system, wanted))
 
     def retract(self, noise: Tensor, start: Tensor) -> Tensor:
         return to_shell(noise, start) if self.on_shell else noise
@@ -251,26 +264,26 @@ def gradient_of(scores: Float[Tensor, " rows"], noise: Float[Tensor, "rows z_dim
 
 
 def jacobian_of(logits: Float[Tensor, "rows k"], noise: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows k z_dim"]:
-    """Each row's derivatives of its own logits: K backward passes as one."""
-    each = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[:, None].expand(-1, len(logits), -1)
-    (jacobian,) = torch.autograd.grad(logits, noise, each, retain_graph=True, is_grads_batched=True)
-    return jacobian.transpose(0, 1)
+    """Each row's derivatives of its own logits: K backward passes, which one batched over K would not be faster than."""
+    return torch.stack([gradient_of(column, noise) for column in logits.unbind(dim=1)], dim=1)
 
 
-def taking(
-    change: Float[Tensor, "rows k"], jacobian: Float[Tensor, "rows k z_dim"], stiffness: Float[Tensor, " rows"]
-) -> Float[Tensor, "rows z_dim"]:
-    """The step Jᵀ(JJᵀ + I/w)⁻¹c, of least ‖d‖²/w + ‖Jd − c‖²: what makes the change c (Levenberg–Marquardt)."""
-    w = stiffness[:, None, None]
-    system = torch.eye(change.shape[1], dtype=change.dtype, device=change.device) + w * jacobian @ jacobian.mT
-    return (jacobian.mT @ torch.linalg.solve(system, w * change[:, :, None])).squeeze(2)
+def damped(jacobian: Float[Tensor, "rows k z_dim"], stiffness: Float[Tensor, " rows"]) -> Float[Tensor, "rows z z"]:
+    """I + w JᵀJ."""
+    identity = torch.eye(jacobian.shape[2], dtype=jacobian.dtype, device=jacobian.device)
+    return identity + stiffness[:, None, None] * (jacobian.mT @ jacobian)
 
 
-def project(
-    gradient: Float[Tensor, "rows z_dim"], jacobian: Float[Tensor, "rows k z_dim"], stiffness: Float[Tensor, " rows"]
-) -> Float[Tensor, "rows z_dim"]:
-    """(I − Jᵀ(JJᵀ + I/w)⁻¹J) g: what of a gradient changes none of the logits whose Jacobian is J, damped by 1/w."""
-    return gradient - taking((jacobian @ gradient[:, :, None]).squeeze(2), jacobian, stiffness)
+def image_metric(step: Step, num_probes: int) -> Float[Tensor, "rows z z"]:
+    """GᵀG of each row's image, estimated by random pictures and scaled to the trace of I."""
+    random = torch.Generator().manual_seed(step.number)  # the same for every row and in any company
+    rises = []
+    for _ in range(num_probes):
+        picture = torch.randn(step.images.shape[1:], generator=random, dtype=torch.float64).to(step.images)
+        rises.append(gradient_of((step.images * picture).flatten(1).sum(dim=1), step.noise))
+    seen = torch.stack(rises, dim=1)
+    metric = seen.mT @ seen
+    return metric * (metric.shape[1] / metric.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-30))[:, None, None]
 
 
 def unit(vectors: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows z_dim"]:

@@ -37,7 +37,7 @@ def png(image: Float[Tensor, "3 h w"]) -> Png:
 
 
 def plotting() -> Any:
-    """`matplotlib.pyplot`, drawing without a display; imported where something is drawn, because that takes a second."""
+    """`matplotlib.pyplot` without a display; imported where something is drawn, because that takes a second."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""A comparison as one page that opens from disk: its tables, its pictures, and the frames of every trial to scrub through."""
+"""A comparison as one page that opens from disk: tables, pictures, and the frames of every trial to scrub through."""
 
 import base64
 import io

@@ -130,7 +130,7 @@ class LatentSteering(LightningModule):
         images, logits = self(noise)
         start = self.history.logits[0] if step else logits.detach()
         rows = self.rows
-        where = Step(step, noise, logits, start, self.sigma, rows, lambda other: self(other)[1])
+        where = Step(step, noise, images, logits, start, self.sigma, rows, lambda other: self(other)[1])
         scores, direction = self.method.move(where)
         self._record(step, images, logits)
         self.history.scores.append(scores.detach())
