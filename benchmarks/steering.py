@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 import torch
 from hydra.utils import instantiate
@@ -18,9 +19,10 @@ from timing import alternate
 from torch import Tensor, nn
 
 from zsteer import commands
+from zsteer.jobs import Bench
 from zsteer.loading import load_networks
 from zsteer.rows import Rows
-from zsteer.run import compose
+from zsteer.run import CONFIGS, compose
 from zsteer.steering import TRAINER_SETTINGS, steer
 
 NUM_IMAGES, NUM_STEPS, TARGET, PENALTY = 8, 10, 31, 0.1
@@ -73,6 +75,19 @@ def whole_job() -> None:
         commands.steer()
 
 
+def method_costs(num_images: int = 64) -> None:
+    """Each method's time for an image's step, as a ratio to `ascent`."""
+    names = ["ascent", *sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml") if path.stem != "ascent")]
+    contenders = []
+    for name in names:
+        cfg = compose("steer", [f"method={name}", f"num_images={num_images}", "num_steps=12", "trainer=cpu"])
+        bench = Bench(cfg)
+        contenders.append(partial(bench.histories, [bench.plan(cfg)], progress_bar=False))
+    times = alternate(*contenders, rounds=3)
+    costs = [f"{name} {time / times[0]:.2f}" for name, time in zip(names, times, strict=True)]
+    print(f"a step of {num_images} images, in units of ascent's ({times[0] / 12:.2f} s): {', '.join(costs)}")
+
+
 def process(program: str, *words: str) -> None:
     """Run a program in a Python of its own."""
     subprocess.run([sys.executable, "-c", program, *words], check=True, stdout=subprocess.DEVNULL, env=os.environ)
@@ -110,6 +125,8 @@ def main() -> None:
         lambda: steered(*pair, noise, "32-true"), lambda: steered(*pair, noise, "32-true", times=4), whole_job
     )
     print(f"Lightning, Hydra, networks, figures, pictures and logs add {job - (often - once) / 3:.2f} s to a job")
+
+    method_costs()
 
     with tempfile.TemporaryDirectory() as folder:
         imports, first = alternate(

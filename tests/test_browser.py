@@ -85,3 +85,28 @@ def test_a_sweep_of_400_jobs_opens(command, browser, tmp_path):
         shown = FIND + "return found.filter(image => image.naturalWidth > 60).length"
         open_page("?tagFilter=history&runFilter=%5E0_#timeseries")
         eventually(loaded(f"{shown} >= 1;"))
+
+
+def test_a_report_opens_from_disk_and_its_sliders_move_the_pictures(command, browser, tmp_path):
+    words = (f"data.root={tmp_path}", "data.num_train=8", "data.num_val=8", "data.num_test=40", "num_images=8")
+    contenders = ("+contenders.a=['method=ascent','num_steps=4']", "+contenders.b=['method=direction','num_steps=4']")
+    ended = command("evaluate", "what=methods", "targets=[Bangs]", *words, *contenders)
+    assert ended.code == 0, ended.err
+    browser.get((ended.folder / "report.html").as_uri())
+    assert len(browser.find_elements("css selector", ".trial")) == 2
+    trial = browser.find_element("css selector", ".trial")
+    slider, image = (trial.find_element("css selector", selector) for selector in ("input", ".window img"))
+    assert browser.execute_script("return arguments[0].naturalWidth", image) == 8 * 64
+    gains = lambda: [span.text for span in trial.find_elements("css selector", ".gains span")]  # noqa: E731
+    shown = {}
+    for moment in (8, 0):
+        browser.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))", slider, moment
+        )
+        shown[moment] = (gains(), trial.find_element("css selector", ".window").screenshot_as_png)
+    assert shown[0][0] == ["0.0"] * 8
+    assert shown[8][0] != shown[0][0]
+    assert shown[8][1] != shown[0][1]
+    requested = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert not [name for name in requested if not name.startswith("data:")]
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

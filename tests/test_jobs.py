@@ -62,7 +62,7 @@ def test_a_run_leaves_every_file_of_the_contract(command):
     assert ended.code == 0, ended.err
     metrics = json.loads((ended.folder / "metrics.json").read_text())
     assert set(metrics) >= CONTRACT_FIGURES | CONTRACT_SETTINGS
-    assert (metrics["target"], metrics["edit"], metrics["method"]) == ("Smiling", "add", "ascent")
+    assert (metrics["target"], metrics["edit"], metrics["method"]) == ("Smiling", "add", "projected")
     assert (metrics["num_steps"], metrics["num_images"], metrics["seed"]) == (4, 3, 5)
     assert all(metrics[name] is not None for name in CONTRACT_FIGURES - {"success_rate", "preservation_rate"})
     assert json.loads((ended.folder / "status.json").read_text())["state"] == "completed"
@@ -98,7 +98,7 @@ def test_a_factor_is_steered_and_judged_by_regressors_beside_the_labels(command,
     assert metrics["gain_classifier"] > 1
     assert metrics["gain_judge"] > 0.5
     history = load_file(ended.folder / "history.safetensors")
-    assert history["logits"].shape == (17, 4, 46)  # the forty labels are kept in place too
+    assert history["logits"].shape == (25, 4, 46)  # the forty labels are kept in place too
 
 
 def test_remove_lowers_what_add_raises(command):
@@ -108,6 +108,27 @@ def test_remove_lowers_what_add_raises(command):
         logits[edit] = history["logits"][:, :, 31].mean(dim=1)
     assert logits["add"][-1] > logits["add"][0]
     assert logits["remove"][-1] < logits["remove"][0]
+
+
+def test_images_stop_once_the_classifier_is_as_sure_as_asked(command):
+    words = ("method=ascent", "target=Eyeglasses", "until=0.9", "num_steps=12", "num_images=4", "judge=none")
+    for edit, wanted in (("add", 1), ("remove", -1)):
+        ended = command("steer", *words, f"edit={edit}", f"where={{Eyeglasses: {str(edit == 'remove').lower()}}}")
+        assert ended.code == 0, ended.err
+        history = load_file(ended.folder / "history.safetensors")
+        sure = (wanted * history["logits"][:, :, 15]).sigmoid() >= 0.9
+        moved = history["noise"].diff(dim=0).abs().amax(dim=2) > 0
+        assert torch.equal(moved, ~sure[:-1])
+        assert sure.any()
+
+
+def test_only_what_is_to_be_preserved_is_penalised(command):
+    change = {}
+    for preserve in ("[]", "[Male]"):
+        words = ("method=penalty", "penalty_weight=50", "target=Bangs", "judge=none", "num_images=4", "num_steps=6")
+        history = load_file(command("steer", *words, f"preserve={preserve}").folder / "history.safetensors")
+        change[preserve] = (history["logits"][-1] - history["logits"][0])[:, 20].abs().mean()
+    assert change["[Male]"] < 0.9 * change["[]"]
 
 
 @pytest.mark.parametrize("spelling", ["WearingHat", "wearing_hat", "WEARING_HAT"])
@@ -205,6 +226,12 @@ SETTINGS = {
     "where that is no mapping": (["where=Male"], ["where=", "Male"]),
     "attributes that are no list": (["classifier.attributes=5"], ["classifier.attributes=5"]),
     "a seed beyond all generators": (["seed=99999999999999999999"], ["seed=99999999999999999999"]),
+    "a probability above one": (["until=1.5"], ["until=1.5", "between 0 and 1", "label"]),
+    "until that is no number": (["until=nan"], ["until=nan"]),
+    "something else to preserve": (["preserve=most"], ["preserve=most", "all, others"]),
+    "an unknown attribute to preserve": (["preserve=[Mail]"], ["preserve='Mail'", "'Male'"]),
+    "the target to be preserved": (["preserve=[Male,smiling]"], ["preserve=", "must not name the target"]),
+    "directions from nowhere": (["method=direction", "method.source=sega"], ["method.source=sega", "sefa"]),
     "unknown precision": (["trainer.precision=8"], ["trainer.precision=8"]),
     "no classifier": (["classifier.network=null"], ["classifier.network"]),
     "another number of attributes": (["classifier.attributes=[Smiling,Male]"], ["classifier.attributes", "2", "40"]),

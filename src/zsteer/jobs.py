@@ -30,7 +30,7 @@ from zsteer.pictures import png, save_picture
 from zsteer.reference import reference_logits
 from zsteer.rows import Rows
 from zsteer.run import is_main_process, output_folder
-from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, steer
+from zsteer.steering import TRAINER_SETTINGS, History, NonFiniteScore, network_dtype, steer
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
 SAMPLE_BATCH = 200
@@ -149,6 +149,7 @@ class Bench:
         self._starts: dict[str, Tensor] = {}
         self._judged: dict[bytes, Tensor] = {}
         self._judge: nn.Module | None = None
+        self._frozen: tuple[nn.Module, ...] = ()
         self._fitted = False
         self.device = torch.device("cpu")  # until a Trainer says where
 
@@ -208,8 +209,12 @@ class Bench:
         self.device = trainer.strategy.root_device
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method, self._fitted = self.method.fit(self.networks.generator, self.references[0]), True
+        if not self._frozen:
+            dtype = network_dtype(self.trainer.precision, self.dtype)
+            pair = (self.networks.generator, self.networks.classifier.network)
+            self._frozen = tuple(frozen(network, dtype, self.device) for network in pair)
         history = steer(
-            *(self.networks.generator, self.networks.classifier.network, noise, rows, self.method, self.num_steps),
+            *(*self._frozen, noise, rows, self.method, self.num_steps),
             *(sigma_of(self.references[0]), shown, trainer),
         )
         lengths = [len(plan.noise) for plan in plans]

@@ -152,7 +152,7 @@ class Projected:
     on_shell: bool = True
     image_weight: float = 0.0
     num_probes: int = 16
-    refresh_every: int = 5
+    refresh_every: int = 6
     pull: float = 0.0
     num_draws: int = 0
     radius: float = 0.0
@@ -263,7 +263,7 @@ def gradient_of(scores: Float[Tensor, " rows"], noise: Float[Tensor, "rows z_dim
     return gradient
 
 
-def jacobian_of(logits: Float[Tensor, "rows k"], noise: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows k z_dim"]:
+def jacobian_of(logits: Float[Tensor, "rows k"], noise: Float[Tensor, "rows z"]) -> Float[Tensor, "rows k z"]:
     """Each row's derivatives of its own logits: K backward passes, which one batched over K would not be faster than."""
     return torch.stack([gradient_of(column, noise) for column in logits.unbind(dim=1)], dim=1)
 

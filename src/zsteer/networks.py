@@ -188,13 +188,19 @@ def z_dim_of(generator: Any) -> int:
 def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
     """A copy of `network` for inference: eval mode, no gradients for weights, batch norm folded into convolutions.
 
-    Folding is done in float64, so that in float64 the copy equals the original to rounding.
+    Folding is done in float64, so that in float64 the copy equals the original to rounding. What such a copy is frozen
+    as again is the copy itself.
     """
+    form = (dtype, torch.device(device))
+    if getattr(network, "frozen_form", None) == form:
+        return network
     network = copy.deepcopy(network).eval().requires_grad_(False).double()
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold_batch_norm(module)
-    return network.to(device, dtype).to(memory_format=torch.channels_last)
+    network = network.to(device, dtype).to(memory_format=torch.channels_last)
+    network.__dict__["frozen_form"] = form  # beside parameters and submodules
+    return network
 
 
 def _fold_batch_norm(layers: nn.Sequential) -> None:

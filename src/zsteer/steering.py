@@ -112,9 +112,7 @@ class LatentSteering(LightningModule):
         bounds = torch.arange(len(self.rows)).tensor_split(self.trainer.world_size)[self.trainer.global_rank]
         own = slice(int(bounds[0]), int(bounds[-1]) + 1) if len(bounds) else slice(0, 0)
         self.noise.data, self.rows = self.noise.data[own], self.rows[own]
-        # What is frozen needs no full-precision copy, so under mixed precision the networks themselves are bfloat16.
-        mixed = self.trainer.precision == "bf16-mixed"
-        self._dtype = torch.bfloat16 if mixed else self.noise.dtype
+        self._dtype = network_dtype(str(self.trainer.precision), self.noise.dtype)
         self._networks = tuple(frozen(network, self._dtype, self.device) for network in self._networks)
         self.rows = self.rows.to(self.device, self.noise.dtype)
         self.sigma = self.sigma.to(self.device, self.noise.dtype)
@@ -172,6 +170,11 @@ TRAINER_SETTINGS = {
     **{"max_epochs": 1, "max_steps": -1, "max_time": None, "limit_train_batches": None, "fast_dev_run": False},
     **{"logger": False, "enable_checkpointing": False, "enable_model_summary": False},
 }
+
+
+def network_dtype(precision: str, noise: torch.dtype) -> torch.dtype:
+    """What the networks compute in: what is frozen needs no full-precision copy for mixed precision."""
+    return torch.bfloat16 if precision == "bf16-mixed" else noise
 
 
 def steer(
