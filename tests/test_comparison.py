@@ -37,7 +37,7 @@ def trial(judge, step, seen):
 
 @pytest.fixture
 def comparison():
-    """Attribute b of a, b and c is steered; the second contender changes the others half as much, for half the images."""
+    """Attribute b of a, b and c is steered; the second contender changes half as much else, for half the images."""
     levels, n = len(LEVELS), 40
     judge = torch.zeros(levels, n, 3)
     judge[:, :, 0], judge[:, :, 1], judge[:, :, 2] = 0.4, torch.tensor(LEVELS)[:, None], -0.8

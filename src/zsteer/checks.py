@@ -15,6 +15,7 @@ from zsteer import attributes
 EDITS = {"add": 1.0, "remove": -1.0}
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
 DIRECTION_SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")
+THREE = ("generator", "classifier", "judge")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
@@ -48,7 +49,7 @@ def steer(cfg: DictConfig) -> None:
         if not factor and not 0 < cfg.until < 1:
             raise ValueError(f"until={cfg.until} must be a probability between 0 and 1; target={cfg.target} is a label")
     if cfg.method.get("source") is not None:
-        source(cfg.method.source)
+        source(cfg.method.source, "method.source")
     if not isinstance(cfg.where, Mapping | DictConfig | None):
         raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
     if not attributes.needs_regressor(cfg.classifier, cfg.target):
@@ -74,11 +75,11 @@ def preserve(wanted: Any, target: str, names: Sequence[str]) -> None:
         raise ValueError(f"preserve={list(wanted)} must not name the target, {target}")
 
 
-def source(wanted: Any) -> None:
+def source(wanted: Any, key: str) -> None:
     """Where directions come from: a word, or a file."""
     if wanted not in DIRECTION_SOURCES and not Path(str(wanted)).is_file():
         choices = ", ".join(DIRECTION_SOURCES)
-        raise ValueError(f"method.source={wanted} must be one of {choices}, or a .safetensors file that exists")
+        raise ValueError(f"{key}={wanted} must be one of {choices}, or a .safetensors file that exists")
 
 
 def train(cfg: DictConfig, *roles: str) -> None:
@@ -104,11 +105,12 @@ def evaluate(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    choice(cfg, "what", ("classifier", "judge", "generator", "methods"))
+    choice(cfg, "what", ("classifier", "judge", "generator", "methods", "directions"))
     choice(cfg, "split", ("train", "val", "test", "all"))
     whole_number(cfg.num_images, "num_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
-    roles = {"generator": ("generator", "judge"), "methods": ("generator", "classifier", "judge")}
+    source(cfg.source, "source")
+    roles = {"generator": ("generator", "judge"), "methods": THREE, "directions": THREE}
     for role in roles.get(cfg.what, (cfg.what,)):
         if cfg[role] is None:
             raise ValueError(f"{role}=none: what={cfg.what} needs one")

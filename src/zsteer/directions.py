@@ -45,10 +45,17 @@ def find_directions(
     if source == "random":
         vectors = F.normalize(torch.randn(slopes.shape, generator=torch.Generator().manual_seed(0)), dim=1)
         return vectors * (vectors * slopes).sum(dim=1, keepdim=True)
-    if source in ("sefa", "ganspace"):
-        components = sefa(generator) if source == "sefa" else ganspace(generator, noise)
-        return nearest(components[:NUM_COMPONENTS], slopes)
-    return read_directions(Path(source), slopes)
+    own = components(source, generator, noise)
+    return read_directions(Path(source), slopes) if own is None else nearest(own, slopes)
+
+
+def components(
+    source: str, generator: nn.Module, noise: Float[Tensor, "samples z_dim"]
+) -> Float[Tensor, "m z_dim"] | None:
+    """The generator's own directions of an unsupervised source, unit vectors, the strongest first; None of another."""
+    if source == "sefa":
+        return sefa(generator)[:NUM_COMPONENTS]
+    return ganspace(generator, noise) if source == "ganspace" else None
 
 
 def mean_gradients(
@@ -115,8 +122,8 @@ def ganspace(generator: nn.Module, noise: Float[Tensor, "samples z_dim"]) -> Flo
     activations -= activations.mean(dim=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the randomised decomposition
-        _, _, components = torch.pca_lowrank(activations, min(NUM_COMPONENTS, noise.shape[1]), center=False, niter=4)
-    coordinates = activations @ components
+        _, _, axes = torch.pca_lowrank(activations, min(NUM_COMPONENTS, noise.shape[1]), center=False, niter=4)
+    coordinates = activations @ axes
     inputs = noise.double() - noise.double().mean(dim=0)
     return F.normalize(torch.linalg.lstsq(coordinates.double(), inputs).solution, dim=1).float()
 
@@ -138,11 +145,11 @@ def first_layer(generator: nn.Module) -> nn.Linear | nn.ConvTranspose2d:
     )
 
 
-def nearest(components: Float[Tensor, "m z_dim"], slopes: Float[Tensor, "k z_dim"]) -> Float[Tensor, "k z_dim"]:
+def nearest(own: Float[Tensor, "m z_dim"], slopes: Float[Tensor, "k z_dim"]) -> Float[Tensor, "k z_dim"]:
     """For each attribute the component along which its logit rises most, turned so that it rises."""
-    rise = slopes @ components.T
+    rise = slopes @ own.T
     best = rise.abs().argmax(dim=1)
-    return components[best] * rise.gather(1, best[:, None])
+    return own[best] * rise.gather(1, best[:, None])
 
 
 def read_directions(path: Path, slopes: Float[Tensor, "k z_dim"]) -> Float[Tensor, "k z_dim"]:

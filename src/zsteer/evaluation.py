@@ -11,26 +11,32 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from zsteer import comparison
 from zsteer.classifier import AttributeMetrics, Figures, means
 from zsteer.data import FaceData, scale
+from zsteer.directions import components, find_directions, mean_gradients
 from zsteer.files import whole, write_json
 from zsteer.loading import load_classifier, load_network, try_generator
 from zsteer.networks import frozen, z_dim_of
+from zsteer.pictures import grid_of, save_picture
+from zsteer.reference import reference_logits, reference_noise
 from zsteer.run import output_folder
 
 BATCH_SIZE = 256
+SHOWN_DIRECTIONS = 10
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate what a config names; write `metrics.json` (means) and `attributes.csv`, and print both."""
     folder = output_folder()
+    if cfg.what == "directions":
+        return directions_found(cfg, folder)
     data = instantiate(cfg.data)
     if cfg.what == "methods":
-        comparison.run(cfg, data, folder)
-        return {}
+        return comparison.run(cfg, data, folder)
     if cfg.what == "generator":
         table, notes = generator_rates(cfg, data), {}
         ratios = table["ratio"].values()
@@ -80,6 +86,39 @@ def generator_rates(cfg: DictConfig, data: FaceData) -> Figures:
     generated, data_rates = (dict(zip(judge.names, rate.tolist(), strict=True)) for rate in rates)
     ratio = {name: generated[name] / rate if rate else None for name, rate in data_rates.items()}
     return {"rate_generated": {**generated}, "rate_data": {**data_rates}, "ratio": ratio}
+
+
+@torch.no_grad()
+def directions_found(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """What the judge sees a source's directions do; write `directions.csv`, `.png` and `.safetensors`.
+
+    The file holds `directions` `[K, z_dim]` of the classifier's attributes, which `method.source` takes, and the
+    `components` `[m, z_dim]` themselves, unit vectors. The table has the three attributes that each moves most, in the
+    judge's σ for a step of length 1; the picture one face moved by −4 to 4 along the first components.
+    """
+    generator = load_network(cfg.generator, "generator")
+    images = try_generator(generator)
+    scorers = [load_classifier(cfg[role], role, images) for role in ("classifier", "judge")]
+    references = reference_logits(generator, [scorer.network for scorer in scorers], device())
+    noise = reference_noise(generator)
+    found = find_directions(cfg.source, generator, references[0])
+    parts = components(cfg.source, generator, noise)
+    vectors = torch.nn.functional.normalize(found, dim=1) if parts is None else parts
+    names = scorers[0].names if parts is None else [str(number) for number in range(len(vectors))]
+    effects = vectors @ mean_gradients(noise, references[1]).T
+    with whole(folder / "directions.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["direction", "first", "σ", "second", "σ", "third", "σ"])
+        for name, effect in zip(names, effects, strict=True):
+            largest = effect.abs().topk(3).indices.tolist()
+            writer.writerow([name, *(cell for k in largest for cell in (scorers[1].names[k], f"{effect[k]:+.2f}"))])
+    shown = vectors[:SHOWN_DIRECTIONS]
+    moved = noise[0] + torch.linspace(-4, 4, 9)[None, :, None] * shown[:, None]
+    save_picture(folder / "directions.png", grid_of(generator(moved.flatten(0, 1)), columns=9))
+    with whole(folder / "directions.safetensors") as temporary:
+        save_file({"directions": found.contiguous(), "components": vectors.contiguous()}, temporary)
+    print((folder / "directions.csv").read_text(), folder / "directions.png", sep="")
+    return {"what": cfg.what, "source": cfg.source, "num_directions": len(vectors)}
 
 
 def device() -> str:

@@ -149,7 +149,7 @@ class Bench:
         self._starts: dict[str, Tensor] = {}
         self._judged: dict[bytes, Tensor] = {}
         self._judge: nn.Module | None = None
-        self._frozen: tuple[nn.Module, ...] = ()
+        self._frozen: list[nn.Module] = []
         self._fitted = False
         self.device = torch.device("cpu")  # until a Trainer says where
 
@@ -212,11 +212,10 @@ class Bench:
         if not self._frozen:
             dtype = network_dtype(self.trainer.precision, self.dtype)
             pair = (self.networks.generator, self.networks.classifier.network)
-            self._frozen = tuple(frozen(network, dtype, self.device) for network in pair)
-        history = steer(
-            *(*self._frozen, noise, rows, self.method, self.num_steps),
-            *(sigma_of(self.references[0]), shown, trainer),
-        )
+            self._frozen = [frozen(network, dtype, self.device) for network in pair]
+        generator, classifier = self._frozen
+        sigma = sigma_of(self.references[0])
+        history = steer(generator, classifier, noise, rows, self.method, self.num_steps, sigma, shown, trainer)
         lengths = [len(plan.noise) for plan in plans]
         ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
         return [history.of_rows(slice(end - length, end)) for end, length in zip(ends, lengths, strict=True)]

@@ -163,7 +163,7 @@ class Projected:
         rows, logits = step.rows, self._smoothed(step) / step.sigma
         stiffness = rows.penalty_weight * step.noise.shape[1]
         if step.number % self.refresh_every == 0:
-            self._jacobian = jacobian_of(logits, step.noise).where(rows.kept[:, :, None], 0.0)
+            self._jacobian = jacobian(logits, step.noise).where(rows.kept[:, :, None], 0.0)
             self._system = damped(self._jacobian, stiffness)
             if self.image_weight > 0:
                 self._system = self._system + self.image_weight * image_metric(step, self.num_probes)
@@ -263,9 +263,9 @@ def gradient_of(scores: Float[Tensor, " rows"], noise: Float[Tensor, "rows z_dim
     return gradient
 
 
-def jacobian_of(logits: Float[Tensor, "rows k"], noise: Float[Tensor, "rows z"]) -> Float[Tensor, "rows k z"]:
-    """Each row's derivatives of its own logits: K backward passes, which one batched over K would not be faster than."""
-    return torch.stack([gradient_of(column, noise) for column in logits.unbind(dim=1)], dim=1)
+def jacobian(values: Float[Tensor, "rows k"], noise: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows k z_dim"]:
+    """Each row's derivatives of its own K values: K backward passes, which one batched over K would not be faster than."""
+    return torch.stack([gradient_of(column, noise) for column in values.unbind(dim=1)], dim=1)
 
 
 def damped(jacobian: Float[Tensor, "rows k z_dim"], stiffness: Float[Tensor, " rows"]) -> Float[Tensor, "rows z z"]:
