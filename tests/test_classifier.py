@@ -123,6 +123,19 @@ def make(seed=0, lr=0.02, outputs=3):
     return ClassifierModule(network, NAMES, partial(torch.optim.AdamW, weight_decay=0.0), max_lr=lr)
 
 
+def test_training_images_are_augmented_and_no_others_are():
+    images, targets = separable(8)
+    module, plain = make(), make()
+    module.augment = lambda seen: -2 * seen
+    for each in (module, plain):
+        each.log = lambda *_, **__: None  # there is no trainer to log to
+    torch.testing.assert_close(
+        module.training_step((images, targets), 0), plain.training_step((-2 * images, targets), 0)
+    )
+    module.validation_step((images, targets), 0)
+    assert torch.equal(module.metrics.outputs[0], plain(images))
+
+
 def separable(num=256, seed=0):
     """Images whose first three pixels say which attributes they have."""
     images = torch.rand(num, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1

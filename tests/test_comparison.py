@@ -8,7 +8,18 @@ import torch
 from torchmetrics.image.kid import poly_mmd
 
 from zsteer.attributes import CELEBA
-from zsteer.comparison import LEVELS, Comparison, Trial, _kid, along, figures, first_crossing, hold, markdown
+from zsteer.comparison import (
+    LEVELS,
+    Comparison,
+    Trial,
+    _kid,
+    along,
+    figures,
+    first_crossing,
+    hold,
+    markdown,
+    markdown_of_ends,
+)
 from zsteer.jobs import Bench
 from zsteer.run import compose
 
@@ -69,6 +80,14 @@ def test_figures_count_side_effects_arrivals_and_what_only_the_classifier_saw(co
     assert (plain["kid_at_end"], better["kid_at_end"]) == (None, 0.9)
     assert rows[2.0, "plain"]["hacking_gap"] == pytest.approx(2.0)
     assert "| better | 0.30 ± 0.00 (50%) | 0.50 |" in markdown(list(rows.values()), 1.0)
+
+
+def test_ends_are_averaged_over_the_targets_that_have_a_figure():
+    rows = [
+        {"level": 1.0, "contender": "a", "success_rate_at_end": s, "preservation_rate_at_end": None, "kid_at_end": k}
+        for s, k in ((0.5, 2.0), (1.0, None))
+    ]
+    assert markdown_of_ends(rows).splitlines()[-1] == "| a | 75% | – | 2.00 |"
 
 
 def test_kernel_distance_is_torchmetrics_over_parts_of_equal_size():

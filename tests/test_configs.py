@@ -66,7 +66,8 @@ def test_each_trainer_composes(choice):
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_each_experiment_composes_with_its_script(name):
     trained = "train_gan" if "generator" in name else "train_classifier"
-    script = trained if name.startswith("bundle") else "steer"
+    others = {"methods": "evaluate", "methods_until": "evaluate", "robust_classifier": "train_classifier"}
+    script = trained if name.startswith("bundle") else others.get(name, "steer")
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = hydra.compose(script, [f"experiment={name}"], return_hydra_config=True)
     assert cfg.hydra.runtime.choices.experiment == name

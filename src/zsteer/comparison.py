@@ -127,9 +127,9 @@ def run(cfg: DictConfig, data: FaceData, folder: Path) -> Row:
     )
     rows = figures(comparison, kernel_distances(comparison, data, cfg.split, generator, judge))
     write_csv(folder / "methods.csv", rows)
-    tables = {level: markdown(rows, level) for level in TABLE_LEVELS}
+    tables = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows)]
     with whole(folder / "methods.md") as temporary:
-        temporary.write_text("\n\n".join(tables.values()) + "\n")
+        temporary.write_text("\n\n".join(tables) + "\n")
     pictures = {"frontier": draw_frontier(comparison), "rescoring": draw_rescoring(comparison)}
     for name, picture in pictures.items():
         save_picture(folder / f"{name}.png", picture)
@@ -377,6 +377,19 @@ def markdown(rows: Sequence[Row], level: float) -> str:
         ratios = [row["versus"] for row in own.values() if row["versus"] is not None]
         ratio = f"{sum(ratios) / len(ratios):.2f}" if ratios else "–"
         lines.append(f"| {name} | {' | '.join(_cell(own[target]) for target in targets)} | {ratio} |")
+    return "\n".join(lines)
+
+
+def markdown_of_ends(rows: Sequence[Row]) -> str:
+    """How each contender's last images stand, means over the targets."""
+    lines = ["| at the end | success | preservation | KID, edited over unedited |", "|---|---|---|---|"]
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        own = [row for row in rows if row["contender"] == name and row["level"] == TABLE_LEVELS[0]]
+        cells = []
+        for figure, style in (("success_rate", ".0%"), ("preservation_rate", ".0%"), ("kid", ".2f")):
+            known = [row[f"{figure}_at_end"] for row in own if row[f"{figure}_at_end"] is not None]
+            cells.append(format(sum(known) / len(known), style) if known else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -263,8 +263,11 @@ def gradient_of(scores: Float[Tensor, " rows"], noise: Float[Tensor, "rows z_dim
     return gradient
 
 
-def jacobian(values: Float[Tensor, "rows k"], noise: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows k z_dim"]:
-    """Each row's derivatives of its own K values: K backward passes, which one batched over K would not be faster than."""
+def jacobian(
+    values: Float[Tensor, "rows k"],
+    noise: Float[Tensor, "rows z_dim"],
+) -> Float[Tensor, "rows k z_dim"]:
+    """Each row's derivatives of its own K values, by K backward passes; as one pass batched over K they take longer."""
     return torch.stack([gradient_of(column, noise) for column in values.unbind(dim=1)], dim=1)
 
 
