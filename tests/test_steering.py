@@ -168,10 +168,12 @@ def test_an_images_ascent_does_not_depend_on_who_shares_its_batch(order, cut):
     torch.testing.assert_close(alone, together[chosen], rtol=0, atol=1e-9)
 
 
+GLOBAL = torch.randn(40, 64, generator=torch.Generator().manual_seed(0)).double()
 METHODS = [
     *(Ascent(PLAIN), Ascent(PLAIN, on_shell=True), Tutorial(ACCUMULATED), Penalty(PLAIN)),
     *(Projected(PLAIN, refresh_every=3, pull=0.2), Projected(PLAIN, image_weight=1.0, num_draws=2, radius=0.2)),
-    Direction(PLAIN, directions=torch.randn(40, 64, generator=torch.Generator().manual_seed(0)).double()),
+    Projected(PLAIN, global_weight=0.5, directions=GLOBAL),
+    Direction(PLAIN, directions=GLOBAL),
 ]
 
 
@@ -237,6 +239,16 @@ def test_full_projection_leaves_the_kept_logits_where_they_are():
     change = history.logits[-1] - history.logits[0]
     torch.testing.assert_close(change[:, kept], torch.zeros(2, 3, dtype=torch.float64), rtol=0, atol=1e-6)
     assert change[:, 2].min() > 0.1
+
+
+def test_the_mean_gradient_leads_as_much_as_its_weight_says():
+    generator, classifier, jacobian = linear_pair()
+    noise, directions = torch.randn(1, 5, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+    rows = rows_of(1, target=2, sign=-1.0, penalty_weight=0.0, step_size=0.3)
+    method = Projected(PLAIN, on_shell=False, global_weight=0.7, directions=directions)
+    history = run(generator, classifier, noise, rows, method, 1)
+    led = -jacobian[2] / jacobian[2].norm() - 0.7 * directions[2] / directions[2].norm()
+    torch.testing.assert_close(history.noise[1] - noise, (0.3 * led / led.norm())[None])
 
 
 def test_the_image_metric_is_what_a_step_changes_in_the_pixels():

@@ -416,8 +416,10 @@ def draw_frontier(comparison: Comparison) -> Png:
                 points.append((level, known.mean(), *interval(known)))
         if points:
             gain, mean, low, high = np.array(points).T
-            colour = pyplot.get_cmap("tab20")(comparison.contenders.index(name) % 20)
-            axes.plot(gain, mean, marker="o", markersize=3, label=name, color=colour)
+            place = comparison.contenders.index(name)
+            colour = "black" if name == comparison.contenders[-1] else pyplot.get_cmap("tab20")(place % 20)
+            wide = 1 + (name in (comparison.contenders[0], comparison.contenders[-1]))
+            axes.plot(gain, mean, marker="o", markersize=3, linewidth=wide, label=name, color=colour)
             axes.fill_between(gain, low, high, alpha=0.12, color=colour, linewidth=0)
     axes.set_xlabel("judged gain (σ of the target's logit)")
     axes.set_ylabel("attribute dependency (mean |Δ|/σ of the others)")

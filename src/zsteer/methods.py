@@ -140,6 +140,9 @@ class Projected:
         image_weight: v.
         num_probes: M = GᵀG is estimated as the mean of (Gᵀr)(Gᵀr)ᵀ over so many random pictures r.
         refresh_every: J and M are computed anew every so many steps; they are what costs.
+        global_weight: g is the gradient's unit vector plus so much of the unit vector of the mean gradient over all
+            noise (see `mean_gradients`): where an image's own gradient is lost, the mean one still leads on.
+        directions: `[K, z_dim]`, the mean gradients; found by `fit`.
         pull: how much of the kept logits' drift Δ a step takes back, by −(I + w JᵀJ + v M)⁻¹ w JᵀΔ, at most one step.
         num_draws: the logits are means over so many draws of noise around the image's own, in antithetic pairs, so that
             the gradient is one that does not vanish a little further on (Smilkov et al. 2017, "SmoothGrad"); 0 takes
@@ -153,11 +156,16 @@ class Projected:
     image_weight: float = 0.0
     num_probes: int = 16
     refresh_every: int = 6
+    global_weight: float = 0.0
+    directions: Float[Tensor, "k z_dim"] | None = field(default=None, repr=False)
     pull: float = 0.0
     num_draws: int = 0
     radius: float = 0.0
     _jacobian: Tensor = field(init=False, repr=False)
     _system: Tensor = field(init=False, repr=False)
+
+    def fit(self, generator: nn.Module, reference: Float[Tensor, "samples k"]) -> "Projected":
+        return replace(self, directions=find_directions("gradient", generator, reference))
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         rows, logits = step.rows, self._smoothed(step) / step.sigma
@@ -167,7 +175,11 @@ class Projected:
             self._system = damped(self._jacobian, stiffness)
             if self.image_weight > 0:
                 self._system = self._system + self.image_weight * image_metric(step, self.num_probes)
-        gradient = gradient_of(rows.wanted(logits), step.noise)
+        gradient = unit(gradient_of(rows.wanted(logits), step.noise))
+        if self.global_weight > 0:
+            assert self.directions is not None
+            mean = rows.sign[:, None] * self.directions.to(step.noise)[rows.target]
+            gradient = gradient + self.global_weight * unit(mean)
         direction = unit(torch.linalg.solve(self._system, gradient))
         if self.pull > 0:
             drift = ((step.logits - step.start) / step.sigma).detach()
