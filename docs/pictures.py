@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -13,17 +12,12 @@ from zsteer import procedural
 from zsteer.attributes import CELEBA
 from zsteer.files import whole
 from zsteer.loading import load_networks
-from zsteer.pictures import grid_of, save_picture
+from zsteer.pictures import grid_of, plotting, save_picture
 from zsteer.run import compose
 
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
-
+pyplot = plotting()
 FOLDER = Path(__file__).parent
-NAMED = (
-    *("Smiling", "Mouth_Slightly_Open", "Eyeglasses", "Male", "Bangs"),
-    *("Blond_Hair", "Black_Hair", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Earrings"),
-)
+NAMED = tuple(compose("evaluate").targets)
 PER_ROW = 6
 PAIRS_PER_ROW = 5
 

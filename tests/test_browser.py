@@ -97,13 +97,13 @@ def test_a_report_opens_from_disk_and_its_sliders_move_the_pictures(command, bro
     trial = browser.find_element("css selector", ".trial")
     slider, image = (trial.find_element("css selector", selector) for selector in ("input", ".window img"))
     assert browser.execute_script("return arguments[0].naturalWidth", image) == 8 * 64
-    gains = lambda: [span.text for span in trial.find_elements("css selector", ".gains span")]  # noqa: E731
     shown = {}
     for moment in (8, 0):
         browser.execute_script(
             "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))", slider, moment
         )
-        shown[moment] = (gains(), trial.find_element("css selector", ".window").screenshot_as_png)
+        gains = [span.text for span in trial.find_elements("css selector", ".gains span")]
+        shown[moment] = (gains, trial.find_element("css selector", ".window").screenshot_as_png)
     assert shown[0][0] == ["0.0"] * 8
     assert shown[8][0] != shown[0][0]
     assert shown[8][1] != shown[0][1]

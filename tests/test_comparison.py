@@ -12,15 +12,14 @@ from zsteer.comparison import (
     LEVELS,
     Comparison,
     Trial,
-    _kid,
     along,
     figures,
     first_crossing,
     hold,
-    markdown,
-    markdown_of_ends,
+    kernel_distance,
 )
 from zsteer.jobs import Bench
+from zsteer.report import markdown, markdown_of_ends
 from zsteer.run import compose
 
 DATA = ("data.num_train=8", "data.num_val=8", "data.num_test=40")
@@ -94,7 +93,7 @@ def test_kernel_distance_is_torchmetrics_over_parts_of_equal_size():
     generator = torch.Generator().manual_seed(0)
     real, fake = torch.randn(50, 6, generator=generator), torch.randn(20, 6, generator=generator) + 1
     expected = (poly_mmd(real[:20].double(), fake.double()) + poly_mmd(real[20:40].double(), fake.double())) / 2
-    assert _kid(real, fake) == pytest.approx(expected.item())
+    assert kernel_distance(real, fake) == pytest.approx(expected.item())
 
 
 def test_a_trials_images_move_in_jobs_of_eight_and_are_judged_at_every_step():
@@ -138,14 +137,21 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
     again = command("evaluate", *words, f"hydra.run.dir={ended.folder}")
     assert again.code == 0, again.err
     assert [path.stat().st_mtime_ns for path in trials] == written
+    # What is asked for otherwise is not what was kept.
+    (ended.folder / "status.json").write_text(json.dumps({"state": "failed"}))
+    other = command("evaluate", *words, "seed=1", f"hydra.run.dir={ended.folder}")
+    assert other.code == 0, other.err
+    assert [path.stat().st_mtime_ns for path in trials] == written
+    assert len(list((ended.folder / "trials").iterdir())) == 2 * len(trials)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["targets=[Smiling]"], "contenders={}: what=methods needs some"),
-        (["+contenders.a=['method=ascent']"], "targets=[]: what=methods needs some"),
+        (["+contenders.a=['method=ascent']", "targets=[]"], "targets=[]: what=methods needs some"),
         (["+contenders.a=['method=ascent']", "targets=[Smilling]"], "did you mean 'Smiling'?"),
+        (["+contenders.a=['method=ascent']", "targets=[Smiling,age]"], "all of them labels, or all of them factors"),
         (["+contenders.a=['method=ascend']", "targets=[Smiling]"], "ascend"),
         (["+contenders.a=['penalty_weight=-1']", "targets=[Smiling]"], "penalty_weight=-1"),
     ],

@@ -65,15 +65,15 @@ def test_a_generators_rates_are_what_the_judge_sees(command, data, test_faces):
         assert float(row["rate_data"]) == pytest.approx(rates[1][column].item(), abs=0.03)
 
 
-@pytest.mark.parametrize("source", ["gradient", "sefa"])
+@pytest.mark.parametrize("source", ["gradient", "boundary", "sefa"])
 def test_directions_are_named_by_the_judge_and_can_be_steered_along(command, source):
     ended = command("evaluate", "what=directions", f"source={source}")
     assert ended.code == 0, ended.err
     with (ended.folder / "directions.csv").open() as file:
         rows = list(csv.reader(file))[1:]
-    assert len(rows) == {"gradient": 40, "sefa": 32}[source]
+    assert len(rows) == {"gradient": 40, "boundary": 40, "sefa": 32}[source]
     assert {row[1] for row in rows} <= set(CELEBA)
-    if source == "gradient":  # a named direction moves what it is named after, in the judge's eyes too
+    if source != "sefa":  # a named direction moves what it is named after, in the judge's eyes too
         assert sum(row[0] in row[1::2] for row in rows) > 30
     file = ended.folder / "directions.safetensors"
     runs = [

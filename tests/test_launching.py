@@ -64,7 +64,7 @@ JOB = st.fixed_dictionaries(
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-9), ("32-true", 1e-2)])
 @pytest.mark.parametrize("method", ["ascent", "tutorial", "projected", "direction"])
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(jobs=st.lists(JOB, min_size=2, max_size=5), cut=st.integers(1, 4))
 def test_a_job_moves_as_it_would_alone_in_any_company(precision, tolerance, method, jobs, cut):
     common = (*GOLDEN_NETWORKS, f"method={method}", "num_steps=3", f"trainer.precision={precision}", "trainer=cpu")

@@ -171,7 +171,7 @@ def test_an_images_ascent_does_not_depend_on_who_shares_its_batch(order, cut):
 GLOBAL = torch.randn(40, 64, generator=torch.Generator().manual_seed(0)).double()
 METHODS = [
     *(Ascent(PLAIN), Ascent(PLAIN, on_shell=True), Tutorial(ACCUMULATED), Penalty(PLAIN)),
-    *(Projected(PLAIN, refresh_every=3, pull=0.2), Projected(PLAIN, image_weight=1.0, num_draws=2, radius=0.2)),
+    *(Projected(PLAIN, refresh_every=3, pull=0.2), Projected(PLAIN, image_weight=1.0, num_pairs=1, radius=0.2)),
     Projected(PLAIN, global_weight=0.5, directions=GLOBAL),
     Direction(PLAIN, directions=GLOBAL),
 ]

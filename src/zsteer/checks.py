@@ -15,7 +15,7 @@ from zsteer import attributes
 EDITS = {"add": 1.0, "remove": -1.0}
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
 DIRECTION_SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")
-THREE = ("generator", "classifier", "judge")
+NETWORKS = ("generator", "classifier", "judge")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
@@ -32,7 +32,7 @@ def steer(cfg: DictConfig) -> None:
     real_number(cfg, "step_size", above=0.0)
     choice(cfg, "edit", tuple(EDITS))
     choice(cfg, "trainer.precision", PRECISIONS)
-    for role in ("generator", "classifier", "judge"):
+    for role in NETWORKS:
         network(cfg, role)
     names = attributes.steerable(cfg.classifier, "classifier")
     attributes.find(cfg.target, names)
@@ -48,8 +48,7 @@ def steer(cfg: DictConfig) -> None:
         factor = attributes.needs_regressor(cfg.classifier, cfg.target) or "scale" in cfg.classifier
         if not factor and not 0 < cfg.until < 1:
             raise ValueError(f"until={cfg.until} must be a probability between 0 and 1; target={cfg.target} is a label")
-    if cfg.method.get("source") is not None:
-        source(cfg.method.source, "method.source")
+    method(cfg)
     if not isinstance(cfg.where, Mapping | DictConfig | None):
         raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
     if not attributes.needs_regressor(cfg.classifier, cfg.target):
@@ -73,6 +72,18 @@ def preserve(wanted: Any, target: str, names: Sequence[str]) -> None:
     columns = [attributes.find(str(name), names, key="preserve") for name in wanted]
     if attributes.find(target, names) in columns:
         raise ValueError(f"preserve={list(wanted)} must not name the target, {target}")
+
+
+def method(cfg: DictConfig) -> None:
+    """The settings that methods have beyond the names of classes."""
+    for key, least in {"refresh_every": 1, "num_probes": 1, "num_pairs": 0}.items():
+        if key in cfg.method:
+            whole_number(cfg.method[key], f"method.{key}", least)
+    for key in ("image_weight", "global_weight", "pull", "radius"):
+        if key in cfg.method:
+            real_number(cfg, f"method.{key}", minimum=0.0)
+    if "source" in cfg.method:
+        source(cfg.method.source, "method.source")
 
 
 def source(wanted: Any, key: str) -> None:
@@ -110,7 +121,7 @@ def evaluate(cfg: DictConfig) -> None:
     whole_number(cfg.num_images, "num_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     source(cfg.source, "source")
-    roles = {"generator": ("generator", "judge"), "methods": THREE, "directions": THREE}
+    roles = {"generator": ("generator", "judge"), "methods": NETWORKS, "directions": NETWORKS}
     for role in roles.get(cfg.what, (cfg.what,)):
         if cfg[role] is None:
             raise ValueError(f"{role}=none: what={cfg.what} needs one")
@@ -166,7 +177,6 @@ def real_number(cfg: DictConfig, key: str, minimum: float | None = None, above: 
     value = OmegaConf.select(cfg, key)
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not number or (minimum is not None and value < minimum) or (above is not None and value <= above):
-        bound = (
-            f", {minimum:g} or more" if minimum is not None else "" if above is None else f", greater than {above:g}"
-        )
+        bounds = {", {:g} or more": minimum, ", greater than {:g}": above}
+        bound = "".join(words.format(limit) for words, limit in bounds.items() if limit is not None)
         raise ValueError(f"{key}={value} must be a finite number{bound}")

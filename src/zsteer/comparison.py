@@ -4,7 +4,8 @@ Each contender steers the same images towards the same attributes, the judge sco
 at where it first reaches the gain, interpolated linearly between two steps. Images that never reach it are counted.
 """
 
-import csv
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import hydra
 import numpy as np
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
@@ -26,12 +27,10 @@ from zsteer.checks import EDITS
 from zsteer.data import FaceData, scale
 from zsteer.files import whole
 from zsteer.jobs import Bench, Plan, group_of
-from zsteer.loading import load_network
 from zsteer.metrics import sigma_of
 from zsteer.networks import frozen, penultimate
-from zsteer.pictures import Png, plotting, png_of, save_picture
 from zsteer.reference import reference_noise
-from zsteer.report import write_report
+from zsteer.run import slug
 from zsteer.steering import History
 from zsteer.sweeps import interval
 
@@ -118,32 +117,15 @@ class Comparison:
         return metrics.correlation(*pair) * self.trials[key].seen[level] - LEVELS[level]
 
 
-def run(cfg: DictConfig, data: FaceData, folder: Path) -> Row:
-    """Compare the contenders of a config; write `methods.csv`, `methods.md`, two pictures and `report.html`."""
-    comparison = hold_trials(cfg, folder)
-    generator, judge = (
-        frozen(network, torch.float32)
-        for network in (load_network(cfg.generator, "generator"), load_network(cfg.judge, "judge"))
-    )
-    rows = figures(comparison, kernel_distances(comparison, data, cfg.split, generator, judge))
-    write_csv(folder / "methods.csv", rows)
-    tables = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows)]
-    with whole(folder / "methods.md") as temporary:
-        temporary.write_text("\n\n".join(tables) + "\n")
-    pictures = {"frontier": draw_frontier(comparison), "rescoring": draw_rescoring(comparison)}
-    for name, picture in pictures.items():
-        save_picture(folder / f"{name}.png", picture)
-    write_report(folder / "report.html", comparison, rows, pictures)
-    print((folder / "methods.md").read_text(), folder / "report.html", sep="\n")
-    return {"num_images": cfg.num_images, "contenders": len(comparison.contenders), "targets": len(comparison.targets)}
-
-
 def hold_trials(cfg: DictConfig, folder: Path) -> Comparison:
     """Hold the trials of a config that the folder does not have yet; each is kept as soon as it has been held.
 
     Raises:
-        ValueError, FileNotFoundError: a setting of a contender is wrong, or a network does not fit.
+        ValueError, FileNotFoundError: a setting of a contender is wrong, a network does not fit, or some of the targets
+            are the regressor's and others not, so that the judge would not be the same for all.
     """
+    if len({attributes.needs_regressor(cfg.judge, target) for target in cfg.targets}) > 1:
+        raise ValueError(f"targets={list(cfg.targets)} must be all of them labels, or all of them factors")
     jobs = {name: [_job(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
     bench, group, trials = None, None, {}
     bar = tqdm([(name, job) for name, own in jobs.items() for job in own], desc="Comparing", unit="trial")
@@ -151,7 +133,10 @@ def hold_trials(cfg: DictConfig, folder: Path) -> Comparison:
         bar.set_postfix_str(f"{name}, {job.target}")
         if bench is None or group_of(job) != group:
             bench, group = Bench(job), group_of(job)
-        path = folder / "trials" / f"{name}_{job.target}.safetensors".replace(" ", "-")
+        # With its settings in its name, a trial of other settings is not taken for this one.
+        settings = json.dumps(OmegaConf.to_container(job, resolve=True), sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        path = folder / "trials" / f"{slug([name, job.target])}_{digest}.safetensors"
         if not path.is_file():
             hold(bench, job).save(path)
         trials[name, job.target] = Trial.load(path)
@@ -340,112 +325,19 @@ def kernel_distances(
     for target in shared:
         real = torch.cat(features[target])
         n = len(comparison.trials[comparison.contenders[0], target].last)
-        having = noise[reference[:, attributes.find(target, comparison.classes[1])] > 0][:n]
-        n = min(len(having), len(real))
+        having = noise[reference[:, attributes.find(target, comparison.classes[1])] > 0]
+        n = min(n, len(having), len(real))
         if n < MIN_IMAGES:
             continue
-        unedited = _kid(real, samples(having))
+        unedited = kernel_distance(real, samples(having[:n]))
         for name in comparison.contenders:
             if comparison.signs[name] > 0:
-                distances[name, target] = _kid(real, samples(comparison.trials[name, target].last[:n])) / unedited
+                last = comparison.trials[name, target].last[:n]
+                distances[name, target] = kernel_distance(real, samples(last)) / unedited
     return distances
 
 
-def _kid(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> float:
-    """Mean of the unbiased squared MMD over parts of the real features as large as the fake ones, which it asks for."""
+def kernel_distance(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> float:
+    """KID (Bińkowski et al. 2018): mean MMD² over at most ten parts of the real features, each as many as the fake."""
     parts = [part for part in real.double().split(len(fake)) if len(part) == len(fake)][:10]
     return sum(poly_mmd(part, fake.double()).item() for part in parts) / len(parts)
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write every figure of every row."""
-    with whole(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def markdown(rows: Sequence[Row], level: float) -> str:
-    """The dependency of each contender for each target at a level, ± half its interval, with the share that arrived."""
-    targets = list(dict.fromkeys(row["target"] for row in rows))
-    cells: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        if row["level"] == level:
-            cells.setdefault(row["contender"], {})[row["target"]] = row
-    lines = [f"| +{level:g} σ | {' | '.join(targets)} | ratio |", "|---|" + "---|" * (len(targets) + 1)]
-    for name, own in cells.items():
-        ratios = [row["versus"] for row in own.values() if row["versus"] is not None]
-        ratio = f"{sum(ratios) / len(ratios):.2f}" if ratios else "–"
-        lines.append(f"| {name} | {' | '.join(_cell(own[target]) for target in targets)} | {ratio} |")
-    return "\n".join(lines)
-
-
-def markdown_of_ends(rows: Sequence[Row]) -> str:
-    """How each contender's last images stand, means over the targets."""
-    lines = ["| at the end | success | preservation | KID, edited over unedited |", "|---|---|---|---|"]
-    for name in dict.fromkeys(row["contender"] for row in rows):
-        own = [row for row in rows if row["contender"] == name and row["level"] == TABLE_LEVELS[0]]
-        cells = []
-        for figure, style in (("success_rate", ".0%"), ("preservation_rate", ".0%"), ("kid", ".2f")):
-            known = [row[f"{figure}_at_end"] for row in own if row[f"{figure}_at_end"] is not None]
-            cells.append(format(sum(known) / len(known), style) if known else "–")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(row: Row) -> str:
-    if row["attribute_dependency"] is None:
-        return "never"
-    half = (row["attribute_dependency_high"] - row["attribute_dependency_low"]) / 2
-    return f"{row['attribute_dependency']:.2f} ± {half:.2f} ({row['arrived']:.0%})"
-
-
-def draw_frontier(comparison: Comparison) -> Png:
-    """Attribute dependency against judged gain: a line per contender, means over targets, with bootstrap intervals.
-
-    A point stands where at least half of all images, over the targets, have reached the gain.
-    """
-    pyplot = plotting()
-    figure, axes = pyplot.subplots(figsize=(8, 5.5), dpi=120, layout="constrained")
-    for name in comparison.contenders:
-        points = []
-        for number, level in enumerate(LEVELS):
-            each = torch.cat([comparison.dependency((name, target), number) for target in comparison.targets])
-            known = each[~each.isnan()].numpy()
-            if len(known) >= len(each) / 2:
-                points.append((level, known.mean(), *interval(known)))
-        if points:
-            gain, mean, low, high = np.array(points).T
-            place = comparison.contenders.index(name)
-            colour = "black" if name == comparison.contenders[-1] else pyplot.get_cmap("tab20")(place % 20)
-            wide = 1 + (name in (comparison.contenders[0], comparison.contenders[-1]))
-            axes.plot(gain, mean, marker="o", markersize=3, linewidth=wide, label=name, color=colour)
-            axes.fill_between(gain, low, high, alpha=0.12, color=colour, linewidth=0)
-    axes.set_xlabel("judged gain (σ of the target's logit)")
-    axes.set_ylabel("attribute dependency (mean |Δ|/σ of the others)")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
-    return png_of(figure)
-
-
-def draw_rescoring(comparison: Comparison) -> Png:
-    """The re-scoring matrix (Shen et al. 2020): the judge's mean change of every attribute where a target gained 1 σ.
-
-    Targets downwards, attributes across; the first contender and the last.
-    """
-    pyplot = plotting()
-    names = list(dict.fromkeys((comparison.contenders[0], comparison.contenders[-1])))
-    figure, grid = pyplot.subplots(
-        len(names), 1, figsize=(12, 0.6 + 3.4 * len(names)), layout="constrained", squeeze=False
-    )
-    number = LEVELS.index(1.0)
-    for axes, name in zip(grid[:, 0], names, strict=True):
-        matrix = torch.stack(
-            [comparison.trials[name, target].judge[number].nanmean(dim=0) for target in comparison.targets]
-        )
-        image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-        axes.set_yticks(range(len(comparison.targets)), comparison.targets, fontsize=7)
-        axes.set_xticks(range(matrix.shape[1]), comparison.classes[1], fontsize=6, rotation=90)
-        axes.set_title(f"{name}: mean change in σ at +1 σ of the target", fontsize=9)
-    figure.colorbar(image, ax=grid[:, 0], shrink=0.6)
-    return png_of(figure)

@@ -23,8 +23,9 @@ NUM_COMPONENTS = 32  # of an unsupervised source, the strongest
 def find_directions(
     source: str, generator: nn.Module, reference: Float[Tensor, "samples k"]
 ) -> Float[Tensor, "k z_dim"]:
-    """The direction of each attribute, pointing to where it is present, as long as it moves the attribute's logit in σ
-    per unit of noise.
+    """The direction of each attribute, pointing to where it is present.
+
+    Its length is the rise of the attribute's logit along it, in σ for each unit of noise.
 
     Args:
         source: `gradient`, the classifier's mean gradient; `boundary`, the normal of a linear boundary between samples

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from zsteer import comparison
+from zsteer import comparison, report
 from zsteer.classifier import AttributeMetrics, Figures, means
 from zsteer.data import FaceData, scale
 from zsteer.directions import components, find_directions, mean_gradients
@@ -30,13 +30,18 @@ SHOWN_DIRECTIONS = 10
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Evaluate what a config names; write `metrics.json` (means) and `attributes.csv`, and print both."""
+    """Evaluate what a config names; write `metrics.json` and what else belongs to it, and print the figures."""
     folder = output_folder()
-    if cfg.what == "directions":
-        return directions_found(cfg, folder)
+    evaluations = {"directions": directions_found, "methods": methods_compared}
+    figures = {"what": cfg.what, **evaluations.get(cfg.what, attributes_scored)(cfg, folder)}
+    write_json(folder / "metrics.json", figures)
+    print(*(f"{name}: {value}\n" for name, value in figures.items()), sep="")
+    return figures
+
+
+def attributes_scored(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Figures of each attribute, as `attributes.csv`; their means."""
     data = instantiate(cfg.data)
-    if cfg.what == "methods":
-        return comparison.run(cfg, data, folder)
     if cfg.what == "generator":
         table, notes = generator_rates(cfg, data), {}
         ratios = table["ratio"].values()
@@ -46,10 +51,21 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         table, notes = classifier_figures(cfg, data), data.label_quality
         figures = means({figure: values for figure, values in table.items() if figure != "rate"})
     write_table(folder / "attributes.csv", table, notes)
-    figures = {"what": cfg.what, "split": cfg.split, **figures}
-    write_json(folder / "metrics.json", figures)
-    print((folder / "attributes.csv").read_text(), *(f"{name}: {value}\n" for name, value in figures.items()), sep="")
-    return figures
+    print((folder / "attributes.csv").read_text(), end="")
+    return {"split": cfg.split, **figures}
+
+
+def methods_compared(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """The contenders of a config compared (see `comparison` and `report`); their mean ratios to the first."""
+    data = instantiate(cfg.data)
+    assert len(data.store)  # what is wrong with the data is said before anything is steered
+    held = comparison.hold_trials(cfg, folder)
+    generator, judge = (frozen(load_network(cfg[role], role), torch.float32) for role in ("generator", "judge"))
+    rows = comparison.figures(held, comparison.kernel_distances(held, data, cfg.split, generator, judge))
+    report.write(folder, held, rows)
+    print((folder / "methods.md").read_text(), folder / "report.html", sep="\n")
+    ratios = {f"ratio_at_{level:g}_sigma": report.ratios(rows, level) for level in comparison.TABLE_LEVELS}
+    return {"split": cfg.split, "num_images": cfg.num_images, **ratios}
 
 
 @torch.no_grad()
@@ -118,7 +134,7 @@ def directions_found(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with whole(folder / "directions.safetensors") as temporary:
         save_file({"directions": found.contiguous(), "components": vectors.contiguous()}, temporary)
     print((folder / "directions.csv").read_text(), folder / "directions.png", sep="")
-    return {"what": cfg.what, "source": cfg.source, "num_directions": len(vectors)}
+    return {"source": cfg.source, "num_directions": len(vectors)}
 
 
 def device() -> str:

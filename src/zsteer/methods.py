@@ -144,10 +144,10 @@ class Projected:
             noise (see `mean_gradients`): where an image's own gradient is lost, the mean one still leads on.
         directions: `[K, z_dim]`, the mean gradients; found by `fit`.
         pull: how much of the kept logits' drift Δ a step takes back, by −(I + w JᵀJ + v M)⁻¹ w JᵀΔ, at most one step.
-        num_draws: the logits are means over so many draws of noise around the image's own, in antithetic pairs, so that
-            the gradient is one that does not vanish a little further on (Smilkov et al. 2017, "SmoothGrad"); 0 takes
-            the image's own alone.
-        radius: standard deviation of those draws.
+        num_pairs: the logits are means over so many antithetic pairs of noise around the image's own, so that the
+            gradient is one that does not vanish a little further on (Smilkov et al. 2017, "SmoothGrad"); 0 takes the
+            image's own alone.
+        radius: standard deviation of what is added.
     """
 
     optimizer: OptimizerFactory
@@ -159,7 +159,7 @@ class Projected:
     global_weight: float = 0.0
     directions: Float[Tensor, "k z_dim"] | None = field(default=None, repr=False)
     pull: float = 0.0
-    num_draws: int = 0
+    num_pairs: int = 0
     radius: float = 0.0
     _jacobian: Tensor = field(init=False, repr=False)
     _system: Tensor = field(init=False, repr=False)
@@ -190,11 +190,11 @@ class Projected:
         return scores, direction
 
     def _smoothed(self, step: Step) -> Tensor:
-        if self.num_draws == 0:
+        if self.num_pairs == 0:
             return step.logits
         # The same draws for every row and in any company.
         random = torch.Generator().manual_seed(step.number)
-        half = torch.randn(self.num_draws // 2, step.noise.shape[1], generator=random, dtype=torch.float64)
+        half = torch.randn(self.num_pairs, step.noise.shape[1], generator=random, dtype=torch.float64)
         draws = self.radius * torch.cat([half, -half]).to(step.noise)
         around = (step.noise + draws[:, None]).flatten(0, 1)
         return step.logits_of(around).unflatten(0, (len(draws), -1)).mean(dim=0)

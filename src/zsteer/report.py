@@ -1,36 +1,51 @@
-"""A comparison as one page that opens from disk: tables, pictures, and the frames of every trial to scrub through."""
+"""A comparison as tables, pictures and one page that opens from disk, with every trial's frames to scrub through."""
 
 import base64
+import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from zsteer.comparison import LEVELS, TABLE_LEVELS, Comparison, Row
 from zsteer.files import whole
-from zsteer.pictures import Png
-
-if TYPE_CHECKING:
-    from zsteer.comparison import Comparison
+from zsteer.pictures import Png, plotting, png_of, save_picture
+from zsteer.sweeps import interval
 
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
-def write_report(
-    path: Path, comparison: "Comparison", rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Png]
-) -> None:
+def write(folder: Path, comparison: Comparison, rows: Sequence[Row]) -> None:
+    """Write `methods.csv`, `methods.md`, `frontier.png`, `rescoring.png` and `report.html`.
+
+    Args:
+        rows: the figures, as `comparison.figures` gives them.
+    """
+    write_csv(folder / "methods.csv", rows)
+    tables = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows)]
+    with whole(folder / "methods.md") as temporary:
+        temporary.write_text("\n\n".join(tables) + "\n")
+    pictures = {"frontier": draw_frontier(comparison), "rescoring": draw_rescoring(comparison)}
+    for name, picture in pictures.items():
+        save_picture(folder / f"{name}.png", picture)
+    write_page(folder / "report.html", comparison, rows, pictures)
+
+
+def write_page(path: Path, comparison: Comparison, rows: Sequence[Row], pictures: Mapping[str, Png]) -> None:
     """Write the page. Nothing in it is loaded from elsewhere: pictures are data URIs, and the script is its own.
 
     Args:
         rows: the figures, as `comparison.figures` gives them.
         pictures: by title.
     """
-    figures: dict[tuple[str, str], dict[float, Mapping[str, Any]]] = {}
+    figures: dict[tuple[str, str], dict[float, Row]] = {}
     for row in rows:
         figures.setdefault((row["contender"], row["target"]), {})[row["level"]] = row
     trials = {
@@ -74,3 +89,106 @@ def _sprite(frames: UInt8[Tensor, "f m 3 h w"]) -> bytes:
 
 def _uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write every figure of every row."""
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: Sequence[Row], level: float) -> str:
+    """The dependency of each contender for each target at a level, ± half its interval, with the share that arrived."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    cells: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["level"] == level:
+            cells.setdefault(row["contender"], {})[row["target"]] = row
+    lines = [f"| +{level:g} σ | {' | '.join(targets)} | ratio |", "|---|" + "---|" * (len(targets) + 1)]
+    means = ratios(rows, level)
+    for name, own in cells.items():
+        ratio = "–" if means[name] is None else f"{means[name]:.2f}"
+        lines.append(f"| {name} | {' | '.join(_cell(own[target]) for target in targets)} | {ratio} |")
+    return "\n".join(lines)
+
+
+def ratios(rows: Sequence[Row], level: float) -> dict[str, float | None]:
+    """Each contender's mean of `versus` over the targets at a level."""
+    versus: dict[str, list[float]] = {row["contender"]: [] for row in rows}
+    for row in rows:
+        if row["level"] == level and row["versus"] is not None:
+            versus[row["contender"]].append(row["versus"])
+    return {name: sum(known) / len(known) if known else None for name, known in versus.items()}
+
+
+def markdown_of_ends(rows: Sequence[Row]) -> str:
+    """How each contender's last images stand, means over the targets."""
+    lines = ["| at the end | success | preservation | KID, edited over unedited |", "|---|---|---|---|"]
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        own = [row for row in rows if row["contender"] == name and row["level"] == TABLE_LEVELS[0]]
+        cells = []
+        for figure, style in (("success_rate", ".0%"), ("preservation_rate", ".0%"), ("kid", ".2f")):
+            known = [row[f"{figure}_at_end"] for row in own if row[f"{figure}_at_end"] is not None]
+            cells.append(format(sum(known) / len(known), style) if known else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    if row["attribute_dependency"] is None:
+        return "never"
+    half = (row["attribute_dependency_high"] - row["attribute_dependency_low"]) / 2
+    return f"{row['attribute_dependency']:.2f} ± {half:.2f} ({row['arrived']:.0%})"
+
+
+def draw_frontier(comparison: Comparison) -> Png:
+    """Attribute dependency against judged gain: a line per contender, means over targets, with bootstrap intervals.
+
+    A point stands where at least half of all images, over the targets, have reached the gain.
+    """
+    pyplot = plotting()
+    figure, axes = pyplot.subplots(figsize=(8, 5.5), dpi=120, layout="constrained")
+    for name in comparison.contenders:
+        points = []
+        for number, level in enumerate(LEVELS):
+            each = torch.cat([comparison.dependency((name, target), number) for target in comparison.targets])
+            known = each[~each.isnan()].numpy()
+            if len(known) >= len(each) / 2:
+                points.append((level, known.mean(), *interval(known)))
+        if points:
+            gain, mean, low, high = np.array(points).T
+            place = comparison.contenders.index(name)
+            colour = "black" if name == comparison.contenders[-1] else pyplot.get_cmap("tab20")(place % 20)
+            wide = 1 + (name in (comparison.contenders[0], comparison.contenders[-1]))
+            axes.plot(gain, mean, marker="o", markersize=3, linewidth=wide, label=name, color=colour)
+            axes.fill_between(gain, low, high, alpha=0.12, color=colour, linewidth=0)
+    axes.set_xlabel("judged gain (σ of the target's logit)")
+    axes.set_ylabel("attribute dependency (mean |Δ|/σ of the others)")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return png_of(figure)
+
+
+def draw_rescoring(comparison: Comparison) -> Png:
+    """The re-scoring matrix (Shen et al. 2020): the judge's mean change of every attribute where a target gained 1 σ.
+
+    Targets downwards, attributes across; the first contender and the last.
+    """
+    pyplot = plotting()
+    names = list(dict.fromkeys((comparison.contenders[0], comparison.contenders[-1])))
+    figure, grid = pyplot.subplots(
+        len(names), 1, figsize=(12, 0.6 + 3.4 * len(names)), layout="constrained", squeeze=False
+    )
+    number = LEVELS.index(1.0)
+    for axes, name in zip(grid[:, 0], names, strict=True):
+        matrix = torch.stack(
+            [comparison.trials[name, target].judge[number].nanmean(dim=0) for target in comparison.targets]
+        )
+        image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        axes.set_yticks(range(len(comparison.targets)), comparison.targets, fontsize=7)
+        axes.set_xticks(range(matrix.shape[1]), comparison.classes[1], fontsize=6, rotation=90)
+        axes.set_title(f"{name}: mean change in σ at +1 σ of the target", fontsize=9)
+    figure.colorbar(image, ax=grid[:, 0], shrink=0.6)
+    return png_of(figure)
