@@ -68,7 +68,8 @@ JOB = st.fixed_dictionaries(
 @given(jobs=st.lists(JOB, min_size=2, max_size=5), cut=st.integers(1, 4))
 def test_a_job_moves_as_it_would_alone_in_any_company(precision, tolerance, method, jobs, cut):
     common = (*GOLDEN_NETWORKS, f"method={method}", "num_steps=3", f"trainer.precision={precision}", "trainer=cpu")
-    cfgs = [compose("steer", [*common, *(f"{key}={value}" for key, value in job.items())]) for job in jobs]
+    base = compose("steer", common)
+    cfgs = [OmegaConf.merge(base, job) for job in jobs]
     assert len({group_of(cfg) for cfg in cfgs}) == 1
     bench = Bench(cfgs[0])
     plans = [bench.plan(cfg) for cfg in cfgs]
@@ -223,14 +224,15 @@ def test_what_cannot_be_resumed_is_named(command, tmp_path):
     assert "add -m" in ended.err.splitlines()[-1]
 
 
-def test_two_ranks_steer_as_one(tmp_path):
-    words = ["-m", *GOLDEN_NETWORKS, "experiment=tutorial", "target=Smiling,Bangs", "num_images=3", "num_steps=3"]
+def test_two_ranks_steer_as_one(command, tmp_path):
+    words = [*GOLDEN_NETWORKS, "experiment=tutorial", "target=Smiling,Bangs", "num_images=3", "num_steps=3"]
     words += ["trainer.precision=64-true", "hydra.launcher.max_rows=3"]
-    for name, devices in {"one": ["trainer=cpu"], "two": ["trainer=ddp", "trainer.accelerator=cpu"]}.items():
-        more = ["trainer.devices=2"] if name == "two" else []
-        ended = script("steer", *words, *devices, *more, f"hydra.sweep.dir={tmp_path / name}")
-        assert ended.returncode == 0, ended.stderr
-    jobs = [sorted((tmp_path / name).glob("*/history.safetensors")) for name in ("one", "two")]
+    one = command("steer", *words, "trainer=cpu", sweep=True)
+    assert one.code == 0, one.err
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.sweep.dir={tmp_path / 'two'}")
+    ended = script("steer", "-m", *words, *two)
+    assert ended.returncode == 0, ended.stderr
+    jobs = [sorted(folder.glob("*/history.safetensors")) for folder in (one.folder, tmp_path / "two")]
     assert [len(paths) for paths in jobs] == [2, 2]
     for one, two in zip(*jobs, strict=True):
         for name, tensor in history_of(one.parent).items():
@@ -264,6 +266,7 @@ def test_a_process_that_is_killed_is_a_failed_job(tmp_path):
     )
     folder = tmp_path / "sweep"
     words = [str(program), "-m", "seed=1,0", f"data.root={tmp_path}", f"hydra.sweep.dir={folder}"]
+    words += ["hydra.launcher.num_parallel=2"]
     ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1
     assert [row["state"] for row in jobs_of(folder)] == ["failed", "completed"]
