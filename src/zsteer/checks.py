@@ -99,15 +99,47 @@ def train(cfg: DictConfig, *roles: str) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    for key in ("max_images", "data.batch_size", "samples_every", "gan.r1_every"):
-        value = OmegaConf.select(cfg, key, default=1)
-        whole_number(value, key, 1)
+    for key in ("max_images", "data.batch_size"):
+        whole_number(OmegaConf.select(cfg, key), key, 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg, "checkpoint_minutes", above=0.0)
+    if "gan" in cfg:
+        gan(cfg)
     for role in roles:
         network(cfg, role)
     if cfg.ckpt_path is not None:
         existing_file(cfg.ckpt_path, "ckpt_path")
+
+
+def gan(cfg: DictConfig) -> None:
+    """The settings that only a GAN has; of Lightning's, those that cannot know of two optimizers are refused."""
+    for key in ("samples_every", "gan.discriminator_steps", "gan.penalty_every", "gan.accumulate"):
+        whole_number(OmegaConf.select(cfg, key), key, 1)
+    whole_number(cfg.gan.condition, "gan.condition", 0)
+    for key in ("r1_gamma", "r2_gamma", "gp_weight", "ema_half_life"):
+        if isinstance(cfg.gan.get(key, 0.0), int | float | str | None):  # and not a schedule
+            real_number(cfg, f"gan.{key}", minimum=0.0)
+    if cfg.gan.clip_norm is not None:
+        real_number(cfg, "gan.clip_norm", above=0.0)
+    choice(cfg, "trainer.precision", ("auto", *PRECISIONS))  # never fp16: a penalty's gradients leave its range
+    parts = cfg.gan.accumulate
+    if cfg.data.batch_size % parts:
+        raise ValueError(f"gan.accumulate={parts} must divide data.batch_size={cfg.data.batch_size}")
+    ours = {
+        "accumulate_grad_batches": "gan.accumulate",
+        "gradient_clip_val": "gan.clip_norm",
+        "max_steps": "max_images",
+        "min_steps": "max_images",
+        "max_epochs": "max_images",
+    }
+    for theirs, key in ours.items():
+        if cfg.trainer.get(theirs) is not None:
+            raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} counts Lightning's optimizer steps; use {key}")
+    if cfg.judge is not None:
+        network(cfg, "judge")
+        choice(cfg, "scores.split", ("train", "val", "test", "all"))
+        whole_number(cfg.scores.every_images, "scores.every_images", 1)
+        whole_number(cfg.scores.num_samples, "scores.num_samples", 4)
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -118,8 +150,10 @@ def evaluate(cfg: DictConfig) -> None:
     """
     choice(cfg, "what", ("classifier", "judge", "generator", "methods", "directions"))
     choice(cfg, "split", ("train", "val", "test", "all"))
-    whole_number(cfg.num_images, "num_images", 1)
+    whole_number(cfg.num_images, "num_images", 4 if cfg.what == "generator" else 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
+    if cfg.inception is not None:
+        existing_file(cfg.inception, "inception")
     source(cfg.source, "source")
     roles = {"generator": ("generator", "judge"), "methods": NETWORKS, "directions": NETWORKS}
     for role in roles.get(cfg.what, (cfg.what,)):

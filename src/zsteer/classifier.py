@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from jaxtyping import Bool, Float
 from pytorch_lightning import LightningModule
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.functional import r2_score
-from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.functional.classification import binary_average_precision, binary_calibration_error
 from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zsteer.losses import attribute_loss
 from zsteer.networks import OptimizerFactory
@@ -21,9 +23,9 @@ Scale = Sequence[float]  # mean and standard deviation
 class AttributeMetrics(Metric):
     """Figures of each attribute, from a network's outputs; exact over uneven shards.
 
-    Of a label (0 or 1): accuracy, balanced accuracy and average precision of the logit. Where all images have an
-    attribute, or none, balanced accuracy is the rate over the one state that there is; average precision without any is
-    None. Of a continuous target: R², and the mean absolute error in the target's own unit.
+    Of a label (0 or 1): accuracy, balanced accuracy, F1, the logit's average precision, and the expected calibration error
+    of its probability (15 bins; Guo et al. 2017, eq. 5). Where all images have an attribute, or none, balanced accuracy is
+    the rate over the one state that there is; F1 and average precision without any are None. Of a continuous target: R², and the mean absolute error in the target's own unit.
 
     Args:
         scales: mean and standard deviation of each continuous target, whose outputs are standardised by them.
@@ -75,11 +77,21 @@ def _label_figures(logits: Float[Tensor, "n k"], present: Bool[Tensor, "n k"]) -
         binary_average_precision(column, state.long()).item() if state.any() else None
         for column, state in zip(logits.T, present.T, strict=True)
     ]
+    calibration = [
+        binary_calibration_error(column.sigmoid(), state.long(), n_bins=15).item()
+        for column, state in zip(logits.T, present.T, strict=True)
+    ]
     return {
         "accuracy": right.double().mean(dim=0).tolist(),
         "balanced_accuracy": rates.nanmean(dim=0).tolist(),
+        "f1": [value if state.any() else None for value, state in zip(_f1(logits > 0, present), present.T, strict=True)],
         "average_precision": precision,
+        "calibration_error": calibration,
     }
+
+
+def _f1(seen: Bool[Tensor, "n k"], present: Bool[Tensor, "n k"]) -> list[float]:
+    return (2 * (seen & present).sum(dim=0).double() / (seen.sum(dim=0) + present.sum(dim=0))).tolist()
 
 
 def _share(part: Bool[Tensor, "n k"], whole: Bool[Tensor, "n k"]) -> Float[Tensor, " k"]:
@@ -102,9 +114,13 @@ class ClassifierModule(LightningModule):
         names: of the K attributes, in the order of the outputs.
         scales: mean and standard deviation of each continuous target, by which the data standardise it.
         max_lr: peak of the learning rate, reached after a tenth of the training.
+        augment: of the training images, `[n, 3, h, w]` in [-1, 1].
+        rates: how often each label is 1 in the training images, to weigh both of its states alike; null weighs all images
+            alike.
     """
 
     continuous: Tensor
+    rates: Tensor | None
 
     def __init__(
         self,
@@ -114,6 +130,7 @@ class ClassifierModule(LightningModule):
         max_lr: float = 2e-3,
         scales: Mapping[str, Scale] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        rates: Sequence[float] | None = None,
     ):
         super().__init__()
         self.augment = augment
@@ -124,6 +141,7 @@ class ClassifierModule(LightningModule):
         self.metrics = AttributeMetrics(names, scales)
         mask = torch.tensor([name in self.metrics.scales for name in names])
         self.register_buffer("continuous", mask, persistent=False)
+        self.register_buffer("rates", None if rates is None else torch.tensor(rates), persistent=False)
         self.figures: Figures = {}
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
@@ -133,7 +151,7 @@ class ClassifierModule(LightningModule):
         images, targets = batch
         if self.augment is not None:
             images = self.augment(images)
-        loss = attribute_loss(self(images), targets, self.continuous)
+        loss = attribute_loss(self(images), targets, self.continuous, self.rates)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -147,7 +165,18 @@ class ClassifierModule(LightningModule):
         self._finish("val")
 
     def on_test_epoch_end(self) -> None:
+        self._draw_curves()
         self._finish("test")
+
+    def _draw_curves(self) -> None:
+        """Each label's precision and recall at every threshold, in TensorBoard."""
+        with self.metrics.sync_context(dist_sync_fn=gather_all_tensors):
+            outputs, targets = dim_zero_cat(self.metrics.outputs), dim_zero_cat(self.metrics.targets)
+        for logger in (logger for logger in self.loggers if isinstance(logger, TensorBoardLogger)):
+            for column, name in enumerate(self.names):
+                if not self.continuous[column]:
+                    curve = targets[:, column] > 0.5, outputs[:, column].sigmoid()
+                    logger.experiment.add_pr_curve(f"test/{name}", *curve, global_step=self.global_step)
 
     def _finish(self, stage: str) -> None:
         self.figures = self.metrics.compute()

@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from torchmetrics.image.kid import poly_mmd
 from tqdm import tqdm
 
 from zsteer import attributes, checks, metrics
 from zsteer.checks import EDITS
 from zsteer.data import FaceData, scale
+from zsteer.fidelity import kernel_distance
 from zsteer.files import whole
 from zsteer.jobs import Bench, Plan, group_of
 from zsteer.metrics import sigma_of
@@ -336,8 +336,3 @@ def kernel_distances(
                 distances[name, target] = kernel_distance(real, samples(last)) / unedited
     return distances
 
-
-def kernel_distance(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> float:
-    """KID (Bińkowski et al. 2018): mean MMD² over at most ten parts of the real features, each as many as the fake."""
-    parts = [part for part in real.double().split(len(fake)) if len(part) == len(fake)][:10]
-    return sum(poly_mmd(part, fake.double()).item() for part in parts) / len(parts)

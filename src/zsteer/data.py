@@ -98,8 +98,12 @@ def permutation(count: int, seed: int, number: int) -> np.ndarray:
 class TrainingStream(Sampler[np.ndarray]):
     """Index arrays of the training batches: one permutation after another, cut into batches without dropping anything.
 
-    Batch i is the positions [i B, (i + 1) B) of that stream, whatever the number of processes; rank r of w takes the
-    r-th of its w equal parts. So it depends on nothing but (seed, i, r, w), and `start` continues a stream anywhere.
+    Batch i is the positions [i k B, (i + 1) k B) of that stream, whatever the number of processes; of each of its k parts
+    rank r of w takes the r-th of w equal shares. So it depends on nothing but (seed, i, r, w), and `start` continues a
+    stream anywhere.
+
+    Args:
+        parts: k, how many times B images a training step uses, one after another.
 
     Raises:
         ValueError: the batch cannot be shared equally among the processes.
@@ -114,6 +118,7 @@ class TrainingStream(Sampler[np.ndarray]):
         rank: int = 0,
         world_size: int = 1,
         start: int = 0,
+        parts: int = 1,
     ):
         if batch_size % world_size:
             raise ValueError(
@@ -121,7 +126,7 @@ class TrainingStream(Sampler[np.ndarray]):
                 "size of the whole batch that they share"
             )
         self.indices, self.batch_size, self.num_batches, self.seed = indices, batch_size, num_batches, seed
-        self.rank, self.world_size, self.start = rank, world_size, start
+        self.rank, self.world_size, self.start, self.parts = rank, world_size, start, parts
 
     def __len__(self) -> int:
         return self.num_batches  # with those before `start`: Lightning, resuming, counts them as fetched
@@ -130,12 +135,17 @@ class TrainingStream(Sampler[np.ndarray]):
         return map(self.batch, range(self.start, self.num_batches))
 
     def batch(self, iteration: int) -> np.ndarray:
-        """This rank's indices [batch_size / world_size] of one batch."""
-        share = self.batch_size // self.world_size
-        first = iteration * self.batch_size + self.rank * share
-        passes, positions = np.divmod(np.arange(first, first + share), len(self.indices))
+        """This rank's indices [parts · batch_size / world_size] of one batch."""
+        first, num = iteration * self.parts * self.batch_size, self.parts * self.batch_size
+        own = share(torch.arange(first, first + num), self.parts, self.rank, self.world_size).numpy()
+        passes, positions = np.divmod(own, len(self.indices))
         orders = [permutation(len(self.indices), self.seed, int(p))[positions[passes == p]] for p in np.unique(passes)]
         return self.indices[np.concatenate(orders)]
+
+
+def share(values: Tensor, parts: int, rank: int, world_size: int) -> Tensor:
+    """A rank's equal share of each of the parts of a batch's values [n, ...], parts one after another."""
+    return values.unflatten(0, (parts, world_size, -1))[:, rank].flatten(0, 1)
 
 
 class SequentialBatches(Sampler[np.ndarray]):
@@ -168,18 +178,32 @@ class Batches(Dataset):
 
     Args:
         scales: mean and standard deviation of the columns (of those chosen) to be standardised.
+        device: where to hold all images and targets; null reads each batch from the memory map.
     """
 
-    def __init__(self, store: ImageStore, columns: Sequence[int], scales: Mapping[int, tuple[float, float]]):
+    def __init__(
+        self,
+        store: ImageStore,
+        columns: Sequence[int],
+        scales: Mapping[int, tuple[float, float]],
+        device: torch.device | None = None,
+    ):
         self.store = store
         self.targets = np.ascontiguousarray(store.targets[:, list(columns)])
         for column, (mean, deviation) in scales.items():
             self.targets[:, column] = (self.targets[:, column] - mean) / deviation
+        self.held: tuple[Tensor, Tensor] | None = None
+        if device is not None:
+            self.held = torch.tensor(store.images, device=device), torch.tensor(self.targets, device=device)
 
     def __len__(self) -> int:
         return len(self.store)
 
     def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        if self.held is not None:
+            images, targets = self.held
+            chosen = torch.from_numpy(indices).to(images.device, non_blocking=True)
+            return images[chosen], targets[chosen]
         return torch.from_numpy(self.store.images[indices]), torch.from_numpy(self.targets[indices])
 
 
@@ -208,11 +232,17 @@ class FaceData(LightningDataModule):
         flip: mirror every second training image at random; wrong for targets with a side, such as pose.
         attributes: names of the targets; null takes CelebA's forty where the store has them and else all.
         start: the batch that the training stream starts with, to continue a run.
+        on_device: hold all images where the training is, 12 kB for each of 64×64 pixels; `auto` does on a GPU of whose
+            free memory they take a quarter at most.
+
+    A training step takes one batch, unless its module sets `batches_per_step`, and `extra_batches` for those of them that
+    `max_images` does not count.
 
     Raises:
         ValueError: a value out of range.
     """
 
+    batches_per_step, extra_batches = 1, 0
     label_quality: Mapping[str, str] = {}  # remarks on the labels of some attributes
 
     def __init__(
@@ -227,6 +257,7 @@ class FaceData(LightningDataModule):
         attributes: str | Sequence[str] | None = None,
         num_workers: int = 0,
         start: int = 0,
+        on_device: bool | str = "auto",
     ):
         super().__init__()
         whole_number(batch_size, "data.batch_size", 1)
@@ -236,11 +267,15 @@ class FaceData(LightningDataModule):
         whole_number(start, "data.start", 0)
         if fold not in FOLDS:
             raise ValueError(f"data.fold={fold!r} must be one of {', '.join(FOLDS)}")
+        if on_device not in (True, False, "auto"):
+            raise ValueError(f"data.on_device={on_device} must be true, false or auto")
+        self.on_device = on_device
         self.root = Path(root)
         self.batch_size, self.max_images, self.fold, self.flip, self.seed = batch_size, max_images, fold, flip, seed
         self.attributes = None if attributes is None else resolve(attributes, key="data.attributes")
         self.num_workers, self.start = num_workers, start
         self._store: ImageStore | None = None
+        self._held: Batches | None = None
         self._transferred = start
 
     def open_store(self) -> ImageStore:
@@ -291,9 +326,27 @@ class FaceData(LightningDataModule):
         return scales
 
     @property
+    def rates(self) -> list[float]:
+        """How often each label is 1 in the training images; 1/2 of a continuous target.
+
+        Raises:
+            ValueError: always or never, so that its states cannot be weighed alike.
+        """
+        rates = self.store.targets[self.store.indices(TRAIN)][:, self.columns].mean(axis=0, dtype=float).tolist()
+        for name, rate in zip(self.names, rates, strict=True):
+            if name not in self.scales and rate in (0.0, 1.0):
+                raise ValueError(f"balanced=true: all training images have the same {name}; leave it out")
+        return [0.5 if name in self.scales else rate for name, rate in zip(self.names, rates, strict=True)]
+
+    @property
     def num_batches(self) -> int:
         """The length of the training stream, on every process."""
-        return -(-self.max_images // self.batch_size)
+        return -(-self.max_images // (self.batch_size * (self.batches_per_step - self.extra_batches)))
+
+    @property
+    def position(self) -> int:
+        """How many batches of the training stream have been used."""
+        return self._transferred
 
     def prepare_data(self) -> None:
         self.open_store()
@@ -310,8 +363,8 @@ class FaceData(LightningDataModule):
         if self.batch_size > len(indices):
             raise ValueError(f"data.batch_size={self.batch_size} must be at most {len(indices)}, all training images")
         self._transferred = self.start
-        stream = TrainingStream(indices, self.batch_size, self.num_batches, self.seed, *self._rank(), self.start)
-        return self._loader(stream)
+        place = (*self._rank(), self.start, self.batches_per_step)
+        return self._loader(TrainingStream(indices, self.batch_size, self.num_batches, self.seed, *place))
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(SequentialBatches(self.store.indices(VAL), self.batch_size, *self._rank()))
@@ -319,8 +372,11 @@ class FaceData(LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._loader(SequentialBatches(self.store.indices(TEST), self.batch_size, *self._rank()))
 
-    def split_batches(self, split: str, batch_size: int) -> DataLoader:
+    def split_batches(self, split: str, batch_size: int, most: int | None = None) -> DataLoader:
         """Batches of uint8 images and targets of a split (`train`, `val`, `test` or `all`), once, in order.
+
+        Args:
+            most: images, taken evenly from the split where it has more.
 
         Raises:
             ValueError: another word.
@@ -328,11 +384,13 @@ class FaceData(LightningDataModule):
         if split not in (*SPLITS, "all"):
             raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}, all")
         indices = np.arange(len(self.store)) if split == "all" else self.store.indices(SPLITS.index(split))
+        if most is not None and most < len(indices):
+            indices = indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
         return self._loader(SequentialBatches(indices, batch_size))
 
     def state_dict(self) -> dict[str, int]:
-        """How many training batches have been used, so that a resumed run takes the next one."""
-        return {"start": self._transferred}
+        """Where the training stream goes on, so that a resumed run takes the next batch."""
+        return {"start": self.position}
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
         self.start = self._transferred = int(state_dict["start"])
@@ -348,9 +406,9 @@ class FaceData(LightningDataModule):
 
     def _flips(self, iteration: int) -> Bool[Tensor, " n"]:
         """This rank's part of the flips of one batch, which like the stream do not depend on the number of ranks."""
-        rank, world_size = self._rank()
-        flips = torch.rand(self.batch_size, generator=generator(self.seed, iteration, 1)) < 0.5
-        return flips.view(world_size, -1)[rank]
+        num = self.batches_per_step * self.batch_size
+        flips = torch.rand(num, generator=generator(self.seed, iteration, 1)) < 0.5
+        return share(flips, self.batches_per_step, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -360,15 +418,33 @@ class FaceData(LightningDataModule):
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         # It is: this module's state says where the stream goes on.
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
-        scales = {self.names.index(name): scale for name, scale in self.scales.items()}
+        held = self._held_batches()
+        num_workers = 0 if held is not None else self.num_workers
         return DataLoader(
-            Batches(self.store, self.columns, scales),
+            held or self._batches(),
             sampler=sampler,
             batch_size=None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=held is None and torch.cuda.is_available(),
         )
+
+    def _batches(self, device: torch.device | None = None) -> Batches:
+        scales = {self.names.index(name): scale for name, scale in self.scales.items()}
+        return Batches(self.store, self.columns, scales, device)
+
+    def _held_batches(self) -> Batches | None:
+        """All images on the training's device, once for all loaders, if they shall be held there."""
+        if self.trainer is None or self.on_device is False:
+            return None
+        device = self.trainer.strategy.root_device
+        if self.on_device == "auto":
+            room = torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 0
+            if self.store.images.nbytes > room:
+                return None
+        if self._held is None:
+            self._held = self._batches(device)
+        return self._held
 
 
 class ProceduralFaces(FaceData):

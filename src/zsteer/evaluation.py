@@ -1,23 +1,33 @@
-"""Score networks: a classifier on labelled images, a generator by the attributes that a judge sees in its samples.
+"""Score networks: a classifier on labelled images, a generator by what a judge sees in its samples and in data.
 
 Steering methods are scored in `comparison`.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from jaxtyping import Bool
 from omegaconf import DictConfig
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from zsteer import comparison, report
 from zsteer.classifier import AttributeMetrics, Figures, means
 from zsteer.data import FaceData, scale
 from zsteer.directions import components, find_directions, mean_gradients
+from zsteer.fidelity import (
+    BATCH_SIZE,
+    Embedding,
+    frechet_distance,
+    inceptions_embedding,
+    judges_embedding,
+    samples_of,
+)
 from zsteer.files import whole, write_json
 from zsteer.loading import load_classifier, load_network, try_generator
 from zsteer.networks import frozen, z_dim_of
@@ -25,7 +35,6 @@ from zsteer.pictures import grid_of, save_picture
 from zsteer.reference import reference_logits, reference_noise
 from zsteer.run import output_folder
 
-BATCH_SIZE = 256
 SHOWN_DIRECTIONS = 10
 
 
@@ -43,10 +52,7 @@ def attributes_scored(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Figures of each attribute, as `attributes.csv`; their means."""
     data = instantiate(cfg.data)
     if cfg.what == "generator":
-        table, notes = generator_rates(cfg, data), {}
-        ratios = table["ratio"].values()
-        within = sum(ratio is not None and 1 / 1.5 <= ratio <= 1.5 for ratio in ratios)
-        figures: dict[str, Any] = {"num_within_factor_1.5": within}
+        (table, figures), notes = generator_scored(cfg, data), {}
     else:
         table, notes = classifier_figures(cfg, data), data.label_quality
         figures = means({figure: values for figure, values in table.items() if figure != "rate"})
@@ -87,21 +93,48 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
 
 
 @torch.no_grad()
-def generator_rates(cfg: DictConfig, data: FaceData) -> Figures:
-    """How often the judge sees each attribute in the generator's samples and in the data, and their ratio."""
+def generator_scored(cfg: DictConfig, data: FaceData) -> tuple[Figures, dict[str, Any]]:
+    """How often the judge sees each attribute in samples and in the data; how close the samples are to the data.
+
+    Beside each FID stands that of as many training images, its floor: what a perfect generator would have.
+    """
     generator = load_network(cfg.generator, "generator")
     judge = load_classifier(cfg.judge, "judge", try_generator(generator))
-    generator, network = (frozen(network, torch.float32, device()) for network in (generator, judge.network))
+    generator = frozen(generator, torch.float32, device())
+    embeddings = [judges_embedding(judge.network, device())]
+    if cfg.inception is not None:
+        embeddings.append(inceptions_embedding(cfg.inception, device()))
     noise = torch.randn(cfg.num_images, z_dim_of(generator), generator=torch.Generator().manual_seed(cfg.seed))
-    sampled = [network(generator(z.to(device()))) > 0 for z in tqdm(noise.split(BATCH_SIZE), desc="Sampling")]
-    real = [
-        network(scale(images.to(device()))) > 0
-        for images, _ in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc="Scoring the data")
-    ]
-    rates = [torch.cat(states).double().mean(dim=0) for states in (sampled, real)]
-    generated, data_rates = (dict(zip(judge.names, rate.tolist(), strict=True)) for rate in rates)
-    ratio = {name: generated[name] / rate if rate else None for name, rate in data_rates.items()}
-    return {"rate_generated": {**generated}, "rate_data": {**data_rates}, "ratio": ratio}
+    total = -(-len(noise) // BATCH_SIZE)
+    floor = "test" if cfg.split == "train" else "train"
+    table: Figures = {}
+    figures: dict[str, Any] = {}
+    for embedding in embeddings:
+        samples = tqdm(samples_of(generator, noise.to(device())), desc="Looking at samples", total=total)
+        fake, generated = embedding.of(samples)
+        real, present = _look(embedding, data, cfg.split)
+        figures |= embedding.figures(real, fake, data.store.protocol, cfg.split)
+        others, _ = _look(embedding, data, floor, most=cfg.num_images)
+        place = embedding.place(data.store.protocol, cfg.split, len(others))
+        figures[f"fid_of_{floor}_{place}"] = frechet_distance(real, others)
+        table = table or attribute_rates(judge.names, generated > 0, present > 0)
+    ratios = table["ratio"].values()
+    within = sum(ratio is not None and 1 / 1.5 <= ratio <= 1.5 for ratio in ratios)
+    return table, {"num_within_factor_1.5": within, **figures}
+
+
+def _look(embedding: Embedding, data: FaceData, split: str, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Features and logits of the images of a split."""
+    batches = tqdm(data.split_batches(split, BATCH_SIZE, most), desc=f"Looking at the {split} images")
+    return embedding.of(images for images, _ in batches)
+
+
+def attribute_rates(names: Sequence[str], generated: Bool[Tensor, "n k"], present: Bool[Tensor, "m k"]) -> Figures:
+    """How often each attribute is seen in samples and in data, and the ratio; None where the data lack it."""
+    rates = [states.double().mean(dim=0).tolist() for states in (generated, present)]
+    ratios = [rate / of_data if of_data else None for rate, of_data in zip(*rates, strict=True)]
+    columns = {"rate_generated": rates[0], "rate_data": rates[1], "ratio": ratios}
+    return {figure: dict(zip(names, values, strict=True)) for figure, values in columns.items()}
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """GAN training: the LightningModule that alternates discriminator and generator steps, and the generator's average."""
 
 import copy
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,21 +9,41 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from zsteer.losses import bce_discriminator, bce_generator, r1_penalty
+from zsteer.data import generator as random_source
+from zsteer.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
 from zsteer.networks import OptimizerFactory, z_dim_of
+from zsteer.schedules import Cosine, Setting, value
+
+# A term of the generator's loss: of the generator, its noise `[n, z_dim]` and the images that it made of it.
+Regularizer = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Terms = dict[str, Tensor]
 
 
 class GANModule(LightningModule):
-    """Non-saturating GAN with a lazy R1 penalty and an exponential moving average (EMA) of the generator.
+    """Any adversarial loss with any gradient penalty, and an exponential moving average (EMA) of the generator.
 
-    One batch is one iteration: a discriminator step, then a generator step. Lightning's `global_step` counts both.
+    One batch of the loader is one iteration: as many discriminator steps as asked for, each on real images of its own,
+    then a generator step. Lightning's `global_step` counts them all; settings count iterations or images.
+
+    All random numbers are a function of (seed, iteration), and each rank takes its share of them: so the noise differs
+    between ranks, and neither their number nor an interruption changes what is drawn.
 
     Args:
-        r1_gamma: γ of γ/2 · ‖∇D(x)‖² (Mescheder et al. 2018); 0 leaves the penalty out.
-        r1_every: the penalty is taken every so many iterations, that many times as strong (Karras et al. 2020).
+        r1_gamma, r2_gamma: γ of γ/2 · ‖∇D(x)‖² on real and on generated images (Mescheder et al. 2018); 0 leaves it out.
+        gp_weight: λ of λ · (‖∇D(x)‖ − 1)² between real and generated images (Gulrajani et al. 2017).
+        penalty_every: the penalties are taken every so many iterations, that many times as strong (Karras et al. 2020).
+        discriminator_steps: before each generator step.
+        accumulate: parts in which the images of a step pass through the networks, to save memory.
+        clip_norm: bound on the norm of each network's gradient; null leaves it as it is.
         ema_half_life: images after which a weight's share in the average has halved; at first a twentieth of the images
             seen so far, so that the average does not show its start for long.
-        seed: of the noise; each rank draws its own.
+        schedules: of the optimizers' `lr` and `beta2`, which are otherwise the optimizers' own.
+        regularizers: terms to be added to the generator's loss, by name.
+        condition: how many of the targets are shown to both networks: to the generator at the end of its noise (of which
+            they are a part: `z_dim` counts them), to the discriminator as channels beside the image's.
+        augment: of the images that the discriminator sees, real and generated; differentiable.
+        compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
+        seed: of the random numbers.
     """
 
     def __init__(
@@ -31,80 +52,176 @@ class GANModule(LightningModule):
         discriminator: nn.Module,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        r1_gamma: float = 0.2,
-        r1_every: int = 4,
-        ema_half_life: int = 10_000,
+        loss: AdversarialLoss,
+        r1_gamma: Setting = 0.0,
+        r2_gamma: Setting = 0.0,
+        gp_weight: float = 0.0,
+        penalty_every: int = 1,
+        discriminator_steps: int = 1,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        ema_half_life: Setting = 10_000,
+        schedules: Mapping[str, Cosine] | None = None,
+        regularizers: Mapping[str, Regularizer] | None = None,
+        condition: int = 0,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        compiled: bool = False,
         seed: int = 0,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.z_dim = z_dim_of(generator)
+        if condition >= self.z_dim:
+            raise ValueError(f"gan.condition={condition} must be less than generator.network.z_dim={self.z_dim}")
         self.generator = generator.to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(memory_format=torch.channels_last)
         self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer_factories = (optimizer_g, optimizer_d)
-        self.r1_gamma, self.r1_every = r1_gamma, r1_every
-        self.ema_half_life = ema_half_life
+        self.loss = loss
+        self.r1_gamma, self.r2_gamma, self.gp_weight, self.penalty_every = r1_gamma, r2_gamma, gp_weight, penalty_every
+        self.discriminator_steps, self.accumulate, self.clip_norm = discriminator_steps, accumulate, clip_norm
+        self.ema_half_life, self.schedules = ema_half_life, dict(schedules or {})
+        self.regularizers, self.condition, self.augment = dict(regularizers or {}), condition, augment
         self.seed = seed
         self.num_iterations = 0
-        self.num_images = 0
-        self._noise_state: Tensor | None = None  # of a checkpoint that this run goes on from
+        self.num_images = 0  # real ones that the discriminator was trained on
+        self._draws = 0
+        self._targets = torch.zeros(1, condition)
+        # Beside the submodules, so that checkpoints keep the networks' own names.
+        networks = (self.generator, self.discriminator)
+        self._fast = tuple(torch.compile(network) for network in networks) if compiled else networks
 
-    def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
+    def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
         """Images in [-1, 1] of the averaged generator."""
         return self.ema_generator(noise)
 
-    def on_fit_start(self) -> None:
-        self._noise_source = torch.Generator(self.device).manual_seed(self.seed + self.global_rank)
-        if self._noise_state is not None:
-            self._noise_source.set_state(self._noise_state)
+    def draw(self, num: int, sample: Callable[..., Tensor], *shape: int) -> Tensor:
+        """This rank's `[num, *shape]` of the random numbers of all ranks; the next of them at each call."""
+        source = random_source(self.seed, self.num_iterations, 2, self._draws)
+        self._draws += 1
+        world_size = 1 if self._trainer is None else self._trainer.world_size
+        numbers = sample(num * world_size, *shape, generator=source)[self.global_rank * num :][:num]
+        return numbers.to(self.device, self.dtype, non_blocking=True)
 
-    def draw_noise(self, num: int) -> Float[Tensor, "n z_dim"]:
-        """Standard normal noise from this rank's own generator."""
-        return torch.randn(num, self.z_dim, device=self.device, generator=self._noise_source)
+    def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
+        """Standard normal noise for images that shall have these targets, which condition it or do not matter."""
+        noise = self.draw(len(targets), torch.randn, self.z_dim - self.condition)
+        return torch.cat([noise, targets[:, : self.condition]], dim=1) if self.condition else noise
+
+    def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
+        """Noise to look at samples of: standard normal, beside it the targets of images of the last batch."""
+        noise = torch.randn(num, self.z_dim - self.condition, generator=source).to(self.device, self.dtype)
+        if not self.condition:
+            return noise
+        chosen = torch.randint(len(self._targets), (num,), generator=source)
+        return torch.cat([noise, self._targets.to(self.device)[chosen.to(self.device), : self.condition]], dim=1)
+
+    def judged(self, network: nn.Module, images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"]) -> Tensor:
+        """The discriminator's logits `[n]`, images augmented and targets beside them where that is asked for."""
+        images = images if self.augment is None else self.augment(images)
+        if self.condition:
+            planes = targets[:, : self.condition, None, None].expand(-1, -1, *images.shape[2:])
+            images = torch.cat([images, planes], dim=1)
+        return network(images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        real_images, _labels = batch
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)
         optimizer_g, optimizer_d = optimizers
-        terms = self._discriminator_step(real_images, optimizer_d) | self._generator_step(len(real_images), optimizer_g)
+        self._draws, self._targets = 0, batch[1]
+        self._follow_schedules(optimizers)
+        steps = self.discriminator_steps
+        parts = list(zip(*(part.chunk(steps + self.loss.paired) for part in batch), strict=True))
+        num_images = steps * len(parts[0][0]) * self.trainer.world_size
+        for real_images, targets in parts[:steps]:
+            terms = self._discriminator_step(real_images, targets, optimizer_d)
+        terms |= self._generator_step(*parts[-1], optimizer_g)
         self.num_iterations += 1
-        self.num_images += len(real_images) * self.trainer.world_size
-        self.update_average(len(real_images) * self.trainer.world_size)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        self.num_images += num_images
+        self.update_average(num_images)
+        self.log_dict({f"train/{name}": term for name, term in terms.items()})
         self.log_dict({name: terms[name] for name in ("loss_g", "loss_d")}, prog_bar=True, logger=False)
 
-    def _discriminator_step(self, real_images: Tensor, optimizer: LightningOptimizer) -> dict[str, Tensor]:
-        with torch.no_grad():
-            fake_images = self.generator(self.draw_noise(len(real_images)))
-        penalised = self.r1_gamma > 0 and self.num_iterations % self.r1_every == 0
-        real_images = real_images.detach().requires_grad_(penalised)
-        real, fake = self.discriminator(real_images), self.discriminator(fake_images)
-        loss = bce_discriminator(real, fake)
-        terms = {"loss_d": loss.detach(), "logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}
-        if penalised:
-            penalty = r1_penalty(real, real_images)
-            loss = loss + self.r1_every * self.r1_gamma / 2 * penalty
-            terms["r1"] = penalty.detach()
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-        return terms
+    def _follow_schedules(self, optimizers: Sequence[LightningOptimizer]) -> None:
+        now = {name: schedule.at(self.num_images) for name, schedule in self.schedules.items()}
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            if "lr" in now:
+                group["lr"] = now["lr"]
+            if "beta2" in now:
+                group["betas"] = (group["betas"][0], now["beta2"])
 
-    def _generator_step(self, num: int, optimizer: LightningOptimizer) -> dict[str, Tensor]:
-        self.discriminator.requires_grad_(False)  # its gradients are not needed here, only those that pass through it
-        loss = bce_generator(self.discriminator(self.generator(self.draw_noise(num))))
+    def _discriminator_step(self, real_images: Tensor, targets: Tensor, optimizer: LightningOptimizer) -> Terms:
+        penalised = self.num_iterations % self.penalty_every == 0
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        logged: list[Terms] = []
+        for reals, wanted in zip(real_images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
+            with torch.no_grad():
+                fakes = self._fast[0](self.draw_noise(wanted))
+            loss, terms = self.discriminator_loss(reals, fakes, wanted, penalised)
+            self.manual_backward(loss / self.accumulate)
+            logged.append(terms)
+        self._step(optimizer, self.discriminator)
+        return mean_terms(logged)
+
+    def discriminator_loss(
+        self, reals: Tensor, fakes: Tensor, targets: Tensor, penalised: bool
+    ) -> tuple[Float[Tensor, ""], Terms]:
+        """The loss with its penalties, and what of it is logged; the logits are means."""
+        r1, r2 = (value(gamma, self.num_images) if penalised else 0.0 for gamma in (self.r1_gamma, self.r2_gamma))
+        reals, fakes = reals.detach().requires_grad_(r1 > 0), fakes.detach().requires_grad_(r2 > 0)
+        network = self.discriminator if r1 > 0 or r2 > 0 else self._fast[1]
+        real, fake = (self.judged(network, images, targets) for images in (reals, fakes))
+        loss = self.loss.discriminator(real, fake)
+        terms = {"loss_d": loss, "logits_real": real.mean(), "logits_fake": fake.mean()}
+        for name, gamma, logits, images in (("r1", r1, real, reals), ("r2", r2, fake, fakes)):
+            if gamma > 0:
+                terms[name] = zero_centred_penalty(logits, images)
+                loss = loss + self.penalty_every * gamma / 2 * terms[name]
+        if penalised and self.gp_weight > 0:
+            mixed = reals.detach().lerp(fakes.detach(), self.draw(len(reals), torch.rand, 1, 1, 1)).requires_grad_()
+            terms["gp"] = one_centred_penalty(self.judged(self.discriminator, mixed, targets), mixed)
+            loss = loss + self.penalty_every * self.gp_weight * terms["gp"]
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _generator_step(self, real_images: Tensor, targets: Tensor, optimizer: LightningOptimizer) -> Terms:
+        self.discriminator.requires_grad_(False)  # its gradients are not needed here, only those that pass through it
+        optimizer.zero_grad()
+        logged: list[Terms] = []
+        for reals, wanted in zip(real_images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
+            loss, terms = self.generator_loss(reals, wanted)
+            self.manual_backward(loss / self.accumulate)
+            logged.append(terms)
+        self._step(optimizer, self.generator)
         self.discriminator.requires_grad_(True)
-        return {"loss_g": loss.detach()}
+        return mean_terms(logged)
+
+    def generator_loss(self, reals: Tensor, targets: Tensor) -> tuple[Float[Tensor, ""], Terms]:
+        """The loss with its regularizers, and what of it is logged; only a paired loss looks at the real images."""
+        generator, discriminator = self._fast
+        noise = self.draw_noise(targets)
+        images = generator(noise)
+        fake = self.judged(discriminator, images, targets)
+        if self.loss.paired:
+            with torch.no_grad():
+                real = self.judged(discriminator, reals, targets)
+            loss = self.loss.generator(fake, real)
+        else:
+            loss = self.loss.generator(fake)
+        terms = {"loss_g": loss}
+        for name, regularizer in self.regularizers.items():
+            terms[name] = regularizer(self.generator, noise, images)
+            loss = loss + terms[name]
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _step(self, optimizer: LightningOptimizer, network: nn.Module) -> None:
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
+        optimizer.step()
 
     @torch.no_grad()
     def update_average(self, num_images: int) -> None:
         """Move the averaged weights towards the generator's; buffers (batch norm's own averages) are copied."""
-        half_life = min(self.ema_half_life, self.num_images / 20)
+        half_life = min(value(self.ema_half_life, self.num_images), self.num_images / 20)
         share = 1 - 0.5 ** (num_images / half_life)
         for average, weight in zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(weight, share)
@@ -113,13 +230,16 @@ class GANModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["progress"] = {"num_iterations": self.num_iterations, "num_images": self.num_images}
-        checkpoint["noise_source"] = self._noise_source.get_state()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.num_iterations = checkpoint["progress"]["num_iterations"]
         self.num_images = checkpoint["progress"]["num_images"]
-        self._noise_state = checkpoint["noise_source"]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         factory_g, factory_d = self.optimizer_factories
         return [factory_g(self.generator.parameters()), factory_d(self.discriminator.parameters())]
+
+
+def mean_terms(logged: Sequence[Terms]) -> Terms:
+    """The mean of each term over the parts of a batch."""
+    return {name: torch.stack([terms[name] for terms in logged]).mean() for name in logged[0]}

@@ -173,6 +173,25 @@ def penultimate(network: nn.Module, images: Float[Tensor, "n 3 h w"]) -> Float[T
     return seen[0]
 
 
+def pooled_features(
+    network: nn.Module, images: Float[Tensor, "n 3 h w"]
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+    """A classifier's last feature map of more than one position, averaged over the positions; and its logits."""
+    maps: list[Tensor] = []
+
+    def keep(_layer: nn.Module, _inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            maps[:] = [output]
+
+    handles = [module.register_forward_hook(keep) for module in network.modules()]
+    try:
+        logits = network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return maps[0].mean(dim=(2, 3)), logits
+
+
 def z_dim_of(generator: Any) -> int:
     """The length of the noise vectors that a generator takes.
 

@@ -11,11 +11,12 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from zsteer.callbacks import LastCheckpoint, SampleGrid
+from zsteer.callbacks import FidelityScores, LastCheckpoint, SampleGrid, SeededSteps
 from zsteer.checkpoints import check_same, read, save_weights
 from zsteer.classifier import means
+from zsteer.fidelity import judges_embedding
 from zsteer.files import write_json
-from zsteer.loading import load_classifier, load_network
+from zsteer.loading import load_classifier, load_network, try_generator
 from zsteer.run import output_folder
 
 
@@ -27,9 +28,19 @@ def train_gan(cfg: DictConfig) -> dict[str, Any]:
     data = instantiate(cfg.data)
     networks = {role: load_network(cfg[role], role).train() for role in ("generator", "discriminator")}
     module = instantiate(cfg.gan, **networks, seed=cfg.seed)
-    trainer = trainer_of(cfg, folder, SampleGrid(folder, cfg.samples_every))
+    data.extra_batches = int(module.loss.paired)
+    data.batches_per_step = module.discriminator_steps + data.extra_batches
+    callbacks: list[Callback] = [SampleGrid(folder, cfg.samples_every)]
+    if cfg.judge is not None:
+        judge = load_classifier(cfg.judge, "judge", try_generator(networks["generator"].eval()))
+        networks["generator"].train()
+        device = "cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu"
+        callbacks.append(FidelityScores(judges_embedding(judge.network, device), **cfg.scores))
+    trainer = trainer_of(cfg, folder, *callbacks)
     fit(trainer, module, data, cfg.ckpt_path)
     figures = {"num_images": module.num_images}
+    for callback in callbacks:
+        figures |= callback.figures if isinstance(callback, FidelityScores) else {}
     export(folder, "generator", module.ema_generator, cfg, figures)
     return figures
 
@@ -41,7 +52,9 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
     data = instantiate(cfg.data)
     cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
     classifier = load_classifier(cfg.classifier, "classifier", data.example)
-    module = instantiate(cfg.training, network=classifier.network.train(), names=classifier.names, scales=data.scales)
+    balanced = {"rates": data.rates} if cfg.balanced else {}
+    network = classifier.network.train()
+    module = instantiate(cfg.training, network=network, names=classifier.names, scales=data.scales, **balanced)
     trainer = trainer_of(cfg, folder)
     fit(trainer, module, data, cfg.ckpt_path)
     trainer.test(module, data, verbose=False)
@@ -59,7 +72,11 @@ def trainer_of(cfg: DictConfig, folder: Path, *callbacks: Callback) -> Trainer:
         use_distributed_sampler=False,
         logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
         enable_checkpointing=False,  # Lightning's looks at the clock only under automatic optimization
-        callbacks=[LastCheckpoint(folder / "checkpoints" / "last.ckpt", float(cfg.checkpoint_minutes)), *callbacks],
+        callbacks=[
+            LastCheckpoint(folder / "checkpoints" / "last.ckpt", float(cfg.checkpoint_minutes)),
+            SeededSteps(cfg.seed),
+            *callbacks,
+        ],
         _convert_="all",
     )
 

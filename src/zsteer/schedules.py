@@ -1,0 +1,26 @@
+"""Settings that change while a GAN trains, counted in images."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From `start` to `end` along half a cosine over the first `num_images` images, then constant."""
+
+    start: float
+    end: float
+    num_images: float
+
+    def at(self, images: int) -> float:
+        """The value once so many images have been seen."""
+        share = min(images / self.num_images, 1.0)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * share)) / 2
+
+
+Setting = float | Cosine
+
+
+def value(setting: Setting, images: int) -> float:
+    """A setting's value once so many images have been seen."""
+    return setting.at(images) if isinstance(setting, Cosine) else setting
