@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import pytest
@@ -20,11 +21,12 @@ def random_case(seed, num=40):
 
 
 def counted(logits, targets, name):
-    """Accuracy, balanced accuracy and average precision of an attribute by counting."""
+    """The figures of an attribute by counting."""
     column = NAMES.index(name)
     pairs = list(zip(logits[:, column].tolist(), targets[:, column].tolist(), strict=True))
     right = {state: sum((logit > 0) == (target == 1) for logit, target in pairs if target == state) for state in (0, 1)}
     total = {state: sum(target == state for _, target in pairs) for state in (0, 1)}
+    hits = sum(logit > 0 and target == 1 for logit, target in pairs)
     precisions, found = [], 0
     for rank, (_, target) in enumerate(sorted(pairs, reverse=True), start=1):
         found += target == 1
@@ -34,7 +36,19 @@ def counted(logits, targets, name):
         "accuracy": (right[0] + right[1]) / len(pairs),
         "balanced_accuracy": (right[0] / total[0] + right[1] / total[1]) / 2,
         "average_precision": sum(precisions) / len(precisions),
+        "f1": 2 * hits / (sum(logit > 0 for logit, _ in pairs) + total[1]),
+        "calibration_error": calibration_error(pairs),
     }
+
+
+def calibration_error(pairs):
+    """The gap between mean probability and rate in each of 15 bins of probability, weighted by their size."""
+    bins = {}
+    for logit, target in pairs:
+        probability = 1 / (1 + math.exp(-logit))
+        bins.setdefault(min(int(probability * 15), 14), []).append((probability, target))
+    gaps = [abs(sum(p for p, _ in own) - sum(t for _, t in own)) for own in bins.values()]
+    return sum(gaps) / len(pairs)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -45,7 +59,7 @@ def test_metrics_equal_counting(seed):
     found = metrics.compute()
     for name in NAMES:
         expected = counted(logits, targets, name)
-        assert {figure: values[name] for figure, values in found.items()} == pytest.approx(expected)
+        assert {figure: values[name] for figure, values in found.items()} == pytest.approx(expected, abs=1e-6)
 
 
 def test_metrics_do_not_depend_on_how_images_are_batched():

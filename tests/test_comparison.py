@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from torchmetrics.image.kid import poly_mmd
 
 from zsteer.attributes import CELEBA
 from zsteer.comparison import (
@@ -16,7 +15,6 @@ from zsteer.comparison import (
     figures,
     first_crossing,
     hold,
-    kernel_distance,
 )
 from zsteer.jobs import Bench
 from zsteer.report import markdown, markdown_of_ends
@@ -87,13 +85,6 @@ def test_ends_are_averaged_over_the_targets_that_have_a_figure():
         for s, k in ((0.5, 2.0), (1.0, None))
     ]
     assert markdown_of_ends(rows).splitlines()[-1] == "| a | 75% | – | 2.00 |"
-
-
-def test_kernel_distance_is_torchmetrics_over_parts_of_equal_size():
-    generator = torch.Generator().manual_seed(0)
-    real, fake = torch.randn(50, 6, generator=generator), torch.randn(20, 6, generator=generator) + 1
-    expected = (poly_mmd(real[:20].double(), fake.double()) + poly_mmd(real[20:40].double(), fake.double())) / 2
-    assert kernel_distance(real, fake) == pytest.approx(expected.item())
 
 
 def test_a_trials_images_move_in_jobs_of_eight_and_are_judged_at_every_step():

@@ -66,6 +66,19 @@ def test_ranks_share_the_batches_of_one():
     assert np.array_equal(np.stack(one), np.concatenate([np.stack(part) for part in ranks], axis=1))
 
 
+def test_ranks_share_each_part_of_a_step():
+    one = TrainingStream(np.arange(40), 4, 3, seed=1, parts=3)
+    ranks = [TrainingStream(np.arange(40), 4, 3, seed=1, rank=rank, world_size=2, parts=3) for rank in range(2)]
+    for i in range(3):
+        whole, halves = one.batch(i), [rank.batch(i) for rank in ranks]
+        assert len(whole) == 12
+        for part in range(3):
+            shares = [half[2 * part : 2 * part + 2] for half in halves]
+            assert np.array_equal(whole[4 * part : 4 * part + 4], np.concatenate(shares))
+    plain = np.concatenate(list(TrainingStream(np.arange(40), 4, 9, seed=1)))
+    assert np.array_equal(np.concatenate(list(one)), plain)
+
+
 def test_stream_continues_from_any_batch():
     whole, tail = (list(TrainingStream(np.arange(10), 3, 9, seed=1, start=start)) for start in (0, 5))
     assert np.array_equal(np.stack(whole[5:]), np.stack(tail))
@@ -336,3 +349,64 @@ def test_workers_read_the_same_batches(tmp_path):
     own, workers = (FaceData(root=tmp_path / "store", num_workers=number, **TRAINING) for number in (0, 1))
     for one, other in zip(own.val_dataloader(), workers.val_dataloader(), strict=True):
         assert torch.equal(one[0], other[0])
+
+
+def test_steps_of_several_batches_count_towards_max_images_without_the_extra_ones(tmp_path):
+    faces = FaceData(root=small_store(tmp_path / "store").folder, **TRAINING)
+    assert faces.num_batches == 5
+    faces.batches_per_step, faces.extra_batches = 3, 1
+    assert faces.num_batches == 3  # of 8 images that count, and 4 that do not
+    assert [len(batch) for batch in faces.train_dataloader().sampler] == [12, 12, 12]
+
+
+def test_flips_of_a_step_are_shared_like_its_images(tmp_path):
+    whole, half = (FaceData(root=small_store(tmp_path / name).folder, flip=True, **TRAINING) for name in "ab")
+    whole.batches_per_step = half.batches_per_step = 2
+    flips = whole._flips(3)
+    parts = []
+    for rank in range(2):
+        half._rank = lambda rank=rank: (rank, 2)
+        parts.append(half._flips(3).view(2, 2))
+    assert torch.equal(flips.view(2, 4), torch.cat(parts, dim=1))
+
+
+@pytest.mark.parametrize("on_device", [True, "auto"])
+def test_images_held_on_the_device_are_the_same(on_device, tmp_path):
+    from types import SimpleNamespace
+
+    batches = {}
+    for held in (False, on_device):
+        faces = FaceData(root=small_store(tmp_path / str(held)).folder, on_device=held, **TRAINING)
+        faces.trainer = SimpleNamespace(
+            strategy=SimpleNamespace(root_device=torch.device("cpu")), global_rank=0, world_size=1, training=True
+        )
+        loader = faces.train_dataloader()
+        assert (loader.dataset.held is not None) == (held is True)  # a CPU's memory map needs no copy
+        assert loader.dataset is faces.train_dataloader().dataset or held is not True
+        batches[held] = list(loader)
+    for one, other in zip(batches[False], batches[on_device], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_where_to_hold_images_is_true_false_or_auto(tmp_path):
+    with pytest.raises(ValueError, match="data.on_device=gpu must be true, false or auto"):
+        FaceData(root=tmp_path, on_device="gpu", **TRAINING)
+
+
+def test_a_split_may_be_thinned_evenly(tmp_path):
+    faces = FaceData(root=small_store(tmp_path / "store").folder, **TRAINING)
+    assert np.concatenate(list(faces.split_batches("all", 8, most=4).sampler)).tolist() == [0, 10, 19, 29]
+    assert sum(len(images) for images, _ in faces.split_batches("test", 8, most=99)) == 10
+
+
+def test_rates_of_labels_are_counted_and_those_of_one_state_refused(tmp_path):
+    def labelled(indices):
+        images = np.zeros((len(indices), 3, 8, 8), np.uint8)
+        return images, np.stack([indices % 4 == 0, indices * 0, indices], axis=1).astype(np.float32)
+
+    build_store(tmp_path / "store", labelled, np.zeros(20, int), ["rare", "never", "number"], "sided8", {}, size=8)
+    faces = FaceData(root=tmp_path / "store", attributes=["rare", "number"], **TRAINING)
+    assert faces.rates == [0.25, 0.5]
+    faces = FaceData(root=tmp_path / "store", attributes=["rare", "never"], **TRAINING)
+    with pytest.raises(ValueError, match="balanced=true: all training images have the same never"):
+        _ = faces.rates

@@ -1,9 +1,23 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zsteer.losses import attribute_loss, bce_discriminator, bce_generator, r1_penalty, smooth_score, steering_score
+from zsteer.losses import (
+    attribute_loss,
+    bce_discriminator,
+    bce_generator,
+    critic_generator,
+    hinge_discriminator,
+    one_centred_penalty,
+    relativistic,
+    smooth_score,
+    steering_score,
+    wasserstein_discriminator,
+    zero_centred_penalty,
+)
 from zsteer.rows import Rows
 
 
@@ -37,27 +51,60 @@ def test_generator_learns_from_a_discriminator_that_is_sure():
     torch.testing.assert_close(fake.grad, torch.tensor([-1.0]))
 
 
+def test_hinge_losses_are_linear_up_to_the_margin():
+    real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 0.5, 2.0])
+    assert hinge_discriminator(real, fake).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1 + 1.5 + 3) / 4)
+    assert critic_generator(fake).item() == pytest.approx(0.5 / 4)
+
+
+def test_wasserstein_loss_is_the_difference_of_the_means():
+    real, fake = logits(5, seed=1), logits(7, seed=2)
+    expected = sum(fake.tolist()) / 7 - sum(real.tolist()) / 5
+    assert wasserstein_discriminator(real, fake).item() == pytest.approx(expected)
+
+
+def test_relativistic_loss_is_cross_entropy_of_the_difference_of_pairs():
+    real, fake = logits(6, seed=1), logits(6, seed=2)
+    expected = sum(math.log(1 + math.exp(f - r)) for r, f in zip(real.tolist(), fake.tolist(), strict=True)) / 6
+    assert relativistic(real, fake).item() == pytest.approx(expected)
+    ones = torch.ones_like(real)
+    torch.testing.assert_close(relativistic(fake, real), F.binary_cross_entropy_with_logits(fake - real, ones))
+
+
 @pytest.mark.parametrize("batch", [1, 5])
-def test_r1_of_a_linear_discriminator_is_its_squared_weight(batch):
+def test_penalties_of_a_linear_discriminator_are_of_its_weight(batch):
     weight = logits(3 * 4 * 4, seed=3)
     images = logits(batch, 3, 4, 4).requires_grad_()
-    penalty = r1_penalty(images.flatten(1) @ weight + 2, images)
-    torch.testing.assert_close(penalty, torch.dot(weight, weight))
+    scores = images.flatten(1) @ weight + 2
+    torch.testing.assert_close(zero_centred_penalty(scores, images), torch.dot(weight, weight))
+    torch.testing.assert_close(one_centred_penalty(scores, images), (torch.dot(weight, weight).sqrt() - 1) ** 2)
 
 
-def test_r1_of_a_quadratic_discriminator_is_four_times_the_mean_squared_norm():
+def test_penalties_of_a_quadratic_discriminator_are_means_over_the_images():
     images = logits(6, 3, 2, 2).requires_grad_()
-    penalty = r1_penalty(images.square().sum(dim=(1, 2, 3)), images)
-    expected = sum(4 * float(image.square().sum()) for image in images.detach()) / 6
-    assert penalty.item() == pytest.approx(expected)
+    scores = images.square().sum(dim=(1, 2, 3))
+    squares = [4 * float(image.square().sum()) for image in images.detach()]
+    assert zero_centred_penalty(scores, images).item() == pytest.approx(sum(squares) / 6)
+    expected = sum((square**0.5 - 1) ** 2 for square in squares) / 6
+    assert one_centred_penalty(scores, images).item() == pytest.approx(expected)
 
 
-def test_r1_can_be_minimised():
+def test_penalties_can_be_minimised():
     discriminator = nn.Linear(12, 1).double()
     images = logits(4, 3, 2, 2).requires_grad_()
-    r1_penalty(discriminator(images.flatten(1)).flatten(), images).backward()
+    zero_centred_penalty(discriminator(images.flatten(1)).flatten(), images).backward()
     assert discriminator.weight.grad is not None
     torch.testing.assert_close(discriminator.weight.grad, 2 * discriminator.weight.detach())
+
+
+def test_balanced_attribute_loss_weighs_both_states_alike():
+    outputs = torch.zeros(10, 1)
+    outputs[:2] = 3.0
+    targets = torch.zeros(10, 1)
+    targets[:2] = 1.0
+    found = attribute_loss(outputs, targets, torch.tensor([False]), torch.tensor([0.2]))
+    right, unsure = -torch.tensor(3.0).sigmoid().log(), math.log(2)
+    torch.testing.assert_close(found, (right + unsure) / 2)
 
 
 def test_attribute_loss_is_cross_entropy_of_labels_and_half_a_square_of_numbers():

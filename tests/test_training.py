@@ -1,24 +1,31 @@
+import errno
 import json
 import os
 import pickle
+import signal
 
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import Callback, Trainer
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from zsteer import training
+from zsteer import checks, procedural, training
 from zsteer.attributes import CELEBA
+from zsteer.callbacks import LastCheckpoint
 from zsteer.checkpoints import load_weights
+from zsteer.fidelity import frechet_distance, judges_embedding, samples_of
 from zsteer.gan import GANModule
+from zsteer.loading import load_network
 from zsteer.networks import Classifier, Generator
 from zsteer.run import compose
 from zsteer.training import precision_of, train_classifier, train_gan
 
 FACES = ["data.num_train=64", "data.num_val=32", "data.num_test=32", "max_images=64", "data.batch_size=16"]
 QUICK = [*FACES, "trainer=cpu", "trainer.precision=32-true", "+trainer.enable_progress_bar=false"]
-GAN = ["generator.network.hidden_dim=4", "discriminator.network.hidden_dim=4", "trainer.log_every_n_steps=1"]
+SCORES = ["scores.num_samples=16", "scores.every_images=32"]
+GAN = [*SCORES, "generator.network.hidden_dim=4", "discriminator.network.hidden_dim=4", "trainer.log_every_n_steps=1"]
 CLASSIFIER = ["classifier.network.hidden_dim=4", "trainer.log_every_n_steps=1"]
 
 
@@ -54,8 +61,10 @@ def classifier(run):
     return run(train_classifier, "train_classifier", *CLASSIFIER)
 
 
-def test_gan_run_reports_the_images_that_it_saw(gan):
+def test_gan_run_reports_the_images_that_it_saw_and_its_last_scores(gan):
     figures, folder, _ = gan
+    protocol = "judge/procedural64-uint8/val/16-ema"
+    assert set(figures) == {"num_images", *(f"{name}_{protocol}" for name in ("fid", "kid", "precision", "recall"))}
     assert figures["num_images"] == 64
     assert json.loads((folder / "metrics.json").read_text()) == figures
 
@@ -89,6 +98,26 @@ def test_gan_run_logs_each_iteration(gan):
         assert [event.step for event in events.Scalars(tag)] == [0, 1, 2, 3]
 
 
+def test_gan_runs_scores_are_those_of_its_average(gan, root):
+    figures, folder, cfg = gan
+    judge = load_network(compose("evaluate").judge, "judge")
+    embedding = judges_embedding(judge)
+    generator = load_weights(Generator(hidden_dim=4), folder / "generator.safetensors").eval()
+    noise = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    faces, _, _ = procedural.draw(torch.arange(32) + 10_000_000)
+    real, fake = (embedding.of([images])[0] for images in (faces, next(iter(samples_of(generator, noise)))))
+    assert figures["fid_judge/procedural64-uint8/val/16-ema"] == pytest.approx(frechet_distance(real, fake), rel=1e-3)
+    events = EventAccumulator(str(folder)).Reload()
+    logged = events.Scalars("fid_judge/procedural64-uint8/val/16-ema")
+    assert [event.step for event in logged] == [32, 64, 64]
+    assert logged[-1].value == pytest.approx(figures["fid_judge/procedural64-uint8/val/16-ema"], rel=1e-5)
+
+
+def test_gan_without_a_judge_has_no_scores(run):
+    figures, _, _ = run(train_gan, "train_gan", *GAN, "judge=none", "max_images=16")
+    assert figures == {"num_images": 16}
+
+
 def test_gan_run_logs_its_samples_by_the_images_seen(gan):
     events = EventAccumulator(str(gan[1])).Reload()
     assert [event.step for event in events.Images("samples/ema")] == [16, 64]
@@ -106,7 +135,8 @@ def test_config_is_beside_the_weights_with_nothing_left_to_resolve(name, request
 
 def test_classifier_run_reports_its_test_figures(classifier):
     figures, folder, _ = classifier
-    assert set(figures) == {"num_images", "test_accuracy", "test_balanced_accuracy", "test_average_precision"}
+    names = ("accuracy", "balanced_accuracy", "f1", "average_precision", "calibration_error")
+    assert set(figures) == {"num_images", *(f"test_{name}" for name in names)}
     assert 0 < figures["test_accuracy"] < 1
     saved = json.loads((folder / "metrics.json").read_text())
     assert {name: saved[name] for name in figures} == figures
@@ -130,6 +160,25 @@ def test_classifier_run_validates_while_it_trains(classifier):
     events = EventAccumulator(str(classifier[1])).Reload()
     assert len(events.Scalars("val/balanced_accuracy")) == 4  # after each quarter
     assert len(events.Scalars("train/loss")) == 4
+
+
+def test_classifier_run_draws_each_labels_precision_and_recall(classifier):
+    events = EventAccumulator(str(classifier[1])).Reload()
+    tags = events.PluginTagToContent("pr_curves")
+    assert set(tags) == {f"test/{name}" for name in CELEBA}
+
+
+def test_balanced_training_weighs_by_the_rates_of_the_training_images(run, root, monkeypatch):
+    seen = []
+    original = training.instantiate
+    monkeypatch.setattr(
+        training, "instantiate", lambda cfg, **more: seen.append(more.get("rates")) or original(cfg, **more)
+    )
+    named = ["data.attributes=[Smiling,Male]", "classifier.network.n_classes=2", "max_images=16", "balanced=true"]
+    run(train_classifier, "train_classifier", *CLASSIFIER, *named)
+    _, labels, _ = procedural.draw(torch.arange(64))
+    rates = next(rates for rates in seen if rates)
+    assert rates == pytest.approx(labels[:, [CELEBA.index("Smiling"), CELEBA.index("Male")]].mean(dim=0).tolist())
 
 
 def test_training_goes_on_from_a_runs_weights(run, classifier):
@@ -196,10 +245,86 @@ def test_finished_run_trains_the_rest_of_a_longer_one(run, gan):
     assert progress == {"num_iterations": 6, "num_images": 96}
 
 
-def test_dcgan_generator_trains_too(run):
-    figures, folder, _ = run(train_gan, "train_gan", "generator=dcgan", *GAN, "max_images=16")
-    assert figures["num_images"] == 16
-    assert "main.0.weight" in load_file(folder / "generator.safetensors")
+SIZES = {
+    "dcgan": (["generator.network.hidden_dim=4"], ["discriminator.network.hidden_dim=4"]),
+    "sngan": (["generator.network.hidden_dim=2"], ["discriminator=sngan", "discriminator.network.hidden_dim=2"]),
+    "r3gan": (["generator.network.width=0.0208333"], ["discriminator=r3gan", "discriminator.network.width=0.0208333"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("generator", "loss"), [("dcgan", "bce"), ("sngan", "hinge"), ("sngan", "wgan_gp"), ("r3gan", "r3gan")]
+)
+def test_every_generator_and_loss_trains_and_is_steered(generator, loss, run, command):
+    sizes = [f"generator={generator}", *SIZES[generator][0]]
+    words = [*sizes, *SIZES[generator][1], f"gan_loss={loss}", *SCORES, "trainer.log_every_n_steps=1"]
+    figures, folder, _ = run(train_gan, "train_gan", *words, "max_images=32", "data.batch_size=16")
+    assert figures["num_images"] == (80 if loss == "wgan_gp" else 32)  # five critic steps are one iteration
+    assert not any("nan" in str(figure) for figure in figures.values())
+    own = [*sizes, f"generator.checkpoint={folder / 'generator.safetensors'}"]
+    steered = command("steer", *own, "num_images=2", "num_steps=1", "method=ascent")
+    assert steered.code == 0, steered.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["+trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches=2 counts .* use gan.accumulate"),
+        (["+trainer.gradient_clip_val=1"], "trainer.gradient_clip_val=1 counts .* use gan.clip_norm"),
+        (["+trainer.max_steps=5"], "trainer.max_steps=5 counts Lightning's optimizer steps; use max_images"),
+        (
+            ["trainer.precision=16-mixed"],
+            "trainer.precision=16-mixed must be one of auto, 32-true, 64-true, bf16-mixed",
+        ),
+        (["gan.accumulate=3"], "gan.accumulate=3 must divide data.batch_size=64"),
+        (["gan.penalty_every=0"], "gan.penalty_every=0 must be a whole number, 1 or more"),
+        (["gan.r1_gamma=-1"], "gan.r1_gamma=-1 must be a finite number, 0 or more"),
+        (["gan.clip_norm=0"], "gan.clip_norm=0 must be a finite number, greater than 0"),
+        (["scores.split=dev"], "scores.split=dev must be one of train, val, test, all"),
+        (["scores.num_samples=2"], "scores.num_samples=2 must be a whole number, 4 or more"),
+    ],
+)
+def test_settings_of_a_gan_that_cannot_be_are_refused_before_anything_is_loaded(words, said):
+    with pytest.raises(ValueError, match=said):
+        checks.train(compose("train_gan", words), "generator", "discriminator")
+
+
+class Terminates(Callback):
+    """Sends this process SIGTERM in the middle of a step, as a scheduler does."""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_saves_between_two_steps_and_the_run_goes_on_as_if_nothing_had_been(run, gan, monkeypatch):
+    original = training.trainer_of
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(training, "trainer_of", lambda *args: original(*args, Terminates()))
+        run(train_gan, "train_gan", *GAN)
+    path = run.folders[-1] / "checkpoints" / "last.ckpt"
+    assert torch.load(path, weights_only=True)["progress"]["num_iterations"] == 3
+    figures, folder, _ = run(train_gan, "train_gan", *GAN, f"ckpt_path={path}")
+    assert figures == gan[0]
+    expected = load_file(gan[1] / "generator.safetensors")
+    for name, tensor in load_file(folder / "generator.safetensors").items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_text("good")
+
+    def full(temporary):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.save_checkpoint = full
+    with pytest.raises(OSError, match="No space left"):
+        LastCheckpoint(path, 1.0).on_train_end(trainer)
+    assert path.read_text() == "good"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("wanted", ["32-true", "64-true", "bf16-mixed", "16-mixed"])

@@ -8,8 +8,8 @@ from torch import Tensor
 class DiffAugment:
     """Differentiable changes of colour, place and parts, different for each image (Zhao et al. 2020).
 
-    The discriminator sees real and generated images through it, so that the generator need not learn to make the changes.
-    It helps with a few thousand images, and costs quality with all of CelebA. Random numbers are torch's own.
+    The discriminator sees real and generated images through it, so that the generator need not learn to make the
+    changes. It helps with a few thousand images, and costs quality with all of CelebA. Random numbers are torch's own.
 
     Args:
         color: brightness, saturation and contrast.
@@ -61,9 +61,9 @@ def translated(images: Float[Tensor, "n c h w"], shift: Int[Tensor, "n 2"]) -> F
 
 def cut(images: Float[Tensor, "n c h w"], centre: Int[Tensor, "n 2"]) -> Float[Tensor, "n c h w"]:
     """A square of half the size around each centre set to zero."""
-    rows, columns = (
-        (torch.arange(side, device=images.device) - centre[:, i, None] + side // 4).div(side // 2, rounding_mode="floor")
-        for i, side in enumerate(images.shape[2:])
-    )
-    hole = (rows == 0)[:, None, :, None] & (columns == 0)[:, None, None, :]
+    inside = []
+    for i, side in enumerate(images.shape[2:]):
+        offset = torch.arange(side, device=images.device) - centre[:, i, None]
+        inside.append((offset >= -(side // 4)) & (offset < side // 4))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images.masked_fill(hole, 0.0)

@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zsteer.data import generator as random_source
 from zsteer.fidelity import BATCH_SIZE, Embedding, to_uint8
@@ -135,7 +136,7 @@ class FidelityScores(Callback):
         noise = module.typical_noise(own * trainer.world_size, source)[trainer.global_rank * own :][:own]
         fake, _ = self.embedding.of(to_uint8(samples(module, z)) for z in noise.split(BATCH_SIZE))
         if trainer.world_size > 1:
-            fake = module.all_gather(fake).flatten(0, 1)
+            fake = torch.cat(gather_all_tensors(fake))
         self.figures = self.embedding.figures(self._real, fake, data.store.protocol, self.split, "-ema")
         for logger in trainer.loggers:
             logger.log_metrics(self.figures, step=module.num_images)

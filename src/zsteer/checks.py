@@ -117,7 +117,7 @@ def gan(cfg: DictConfig) -> None:
         whole_number(OmegaConf.select(cfg, key), key, 1)
     whole_number(cfg.gan.condition, "gan.condition", 0)
     for key in ("r1_gamma", "r2_gamma", "gp_weight", "ema_half_life"):
-        if isinstance(cfg.gan.get(key, 0.0), int | float | str | None):  # and not a schedule
+        if key in cfg.gan and not isinstance(cfg.gan[key], DictConfig):  # which a schedule is
             real_number(cfg, f"gan.{key}", minimum=0.0)
     if cfg.gan.clip_norm is not None:
         real_number(cfg, "gan.clip_norm", above=0.0)

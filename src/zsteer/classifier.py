@@ -23,9 +23,10 @@ Scale = Sequence[float]  # mean and standard deviation
 class AttributeMetrics(Metric):
     """Figures of each attribute, from a network's outputs; exact over uneven shards.
 
-    Of a label (0 or 1): accuracy, balanced accuracy, F1, the logit's average precision, and the expected calibration error
-    of its probability (15 bins; Guo et al. 2017, eq. 5). Where all images have an attribute, or none, balanced accuracy is
-    the rate over the one state that there is; F1 and average precision without any are None. Of a continuous target: R², and the mean absolute error in the target's own unit.
+    Of a label (0 or 1): accuracy, balanced accuracy, F1, the logit's average precision, and the expected calibration
+    error of its probability (15 bins; Guo et al. 2017, eq. 5). Where all images have an attribute, or none, balanced
+    accuracy is the rate over the one state that there is; F1 and average precision without any are None. Of a
+    continuous target: R², and the mean absolute error in the target's own unit.
 
     Args:
         scales: mean and standard deviation of each continuous target, whose outputs are standardised by them.
@@ -77,6 +78,7 @@ def _label_figures(logits: Float[Tensor, "n k"], present: Bool[Tensor, "n k"]) -
         binary_average_precision(column, state.long()).item() if state.any() else None
         for column, state in zip(logits.T, present.T, strict=True)
     ]
+    f1 = (2 * (right & present).sum(dim=0).double() / ((logits > 0).sum(dim=0) + present.sum(dim=0))).tolist()
     calibration = [
         binary_calibration_error(column.sigmoid(), state.long(), n_bins=15).item()
         for column, state in zip(logits.T, present.T, strict=True)
@@ -84,14 +86,10 @@ def _label_figures(logits: Float[Tensor, "n k"], present: Bool[Tensor, "n k"]) -
     return {
         "accuracy": right.double().mean(dim=0).tolist(),
         "balanced_accuracy": rates.nanmean(dim=0).tolist(),
-        "f1": [value if state.any() else None for value, state in zip(_f1(logits > 0, present), present.T, strict=True)],
+        "f1": [value if state.any() else None for value, state in zip(f1, present.T, strict=True)],
         "average_precision": precision,
         "calibration_error": calibration,
     }
-
-
-def _f1(seen: Bool[Tensor, "n k"], present: Bool[Tensor, "n k"]) -> list[float]:
-    return (2 * (seen & present).sum(dim=0).double() / (seen.sum(dim=0) + present.sum(dim=0))).tolist()
 
 
 def _share(part: Bool[Tensor, "n k"], whole: Bool[Tensor, "n k"]) -> Float[Tensor, " k"]:
@@ -115,8 +113,8 @@ class ClassifierModule(LightningModule):
         scales: mean and standard deviation of each continuous target, by which the data standardise it.
         max_lr: peak of the learning rate, reached after a tenth of the training.
         augment: of the training images, `[n, 3, h, w]` in [-1, 1].
-        rates: how often each label is 1 in the training images, to weigh both of its states alike; null weighs all images
-            alike.
+        rates: how often each label is 1 in the training images, to weigh both of its states alike; null weighs all
+            images alike.
     """
 
     continuous: Tensor

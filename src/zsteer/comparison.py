@@ -335,4 +335,3 @@ def kernel_distances(
                 last = comparison.trials[name, target].last[:n]
                 distances[name, target] = kernel_distance(real, samples(last)) / unedited
     return distances
-

@@ -98,9 +98,9 @@ def permutation(count: int, seed: int, number: int) -> np.ndarray:
 class TrainingStream(Sampler[np.ndarray]):
     """Index arrays of the training batches: one permutation after another, cut into batches without dropping anything.
 
-    Batch i is the positions [i k B, (i + 1) k B) of that stream, whatever the number of processes; of each of its k parts
-    rank r of w takes the r-th of w equal shares. So it depends on nothing but (seed, i, r, w), and `start` continues a
-    stream anywhere.
+    Batch i is the positions [i k B, (i + 1) k B) of that stream, whatever the number of processes; of each of its k
+    parts rank r of w takes the r-th of w equal shares. So it depends on nothing but (seed, i, r, w), and `start`
+    continues a stream anywhere.
 
     Args:
         parts: k, how many times B images a training step uses, one after another.
@@ -235,8 +235,8 @@ class FaceData(LightningDataModule):
         on_device: hold all images where the training is, 12 kB for each of 64×64 pixels; `auto` does on a GPU of whose
             free memory they take a quarter at most.
 
-    A training step takes one batch, unless its module sets `batches_per_step`, and `extra_batches` for those of them that
-    `max_images` does not count.
+    A training step takes one batch, unless its module sets `batches_per_step`, and `extra_batches` for those of them
+    that `max_images` does not count.
 
     Raises:
         ValueError: a value out of range.

@@ -35,8 +35,8 @@ class Embedding:
     look: Callable[[Tensor], tuple[Tensor, Tensor]]
 
     @torch.no_grad()
-    def of(self, batches: Iterable[UInt8[Tensor, "m c h w"]]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
-        """Features and logits of all batches."""
+    def of(self, batches: Iterable) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+        """Features and logits of batches of uint8 images `[m, 3, h, w]`."""
         features, logits = zip(*map(self.look, batches), strict=True)
         return torch.cat(features), torch.cat(logits)
 
@@ -98,7 +98,7 @@ def fidelity(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> dict[str
 def frechet_distance(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> float:
     """‖μ − μ'‖² + tr(Σ + Σ' − 2 (Σ Σ')^½) (Heusel et al. 2017, eq. 6); biased upwards, the more the fewer samples."""
     given = nn.Identity()
-    given.num_features = real.shape[1]  # pyright: ignore[reportAttributeAccessIssue]  (torchmetrics asks for it)
+    given.num_features = real.shape[1]  # pyright: ignore  (which torchmetrics asks for)
     distance = FrechetInceptionDistance(feature=given).to(real.device).set_dtype(torch.float64)
     distance.update(real.double(), real=True)
     distance.update(fake.double(), real=False)

@@ -29,7 +29,7 @@ class GANModule(LightningModule):
     between ranks, and neither their number nor an interruption changes what is drawn.
 
     Args:
-        r1_gamma, r2_gamma: γ of γ/2 · ‖∇D(x)‖² on real and on generated images (Mescheder et al. 2018); 0 leaves it out.
+        r1_gamma, r2_gamma: γ of γ/2 · ‖∇D(x)‖² on real and on generated images (Mescheder et al. 2018); 0 takes none.
         gp_weight: λ of λ · (‖∇D(x)‖ − 1)² between real and generated images (Gulrajani et al. 2017).
         penalty_every: the penalties are taken every so many iterations, that many times as strong (Karras et al. 2020).
         discriminator_steps: before each generator step.
@@ -39,8 +39,8 @@ class GANModule(LightningModule):
             seen so far, so that the average does not show its start for long.
         schedules: of the optimizers' `lr` and `beta2`, which are otherwise the optimizers' own.
         regularizers: terms to be added to the generator's loss, by name.
-        condition: how many of the targets are shown to both networks: to the generator at the end of its noise (of which
-            they are a part: `z_dim` counts them), to the discriminator as channels beside the image's.
+        condition: how many of the targets are shown to both networks: to the generator at the end of its noise (`z_dim`
+            counts them), to the discriminator as channels beside the image's.
         augment: of the images that the discriminator sees, real and generated; differentiable.
         compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
         seed: of the random numbers.
@@ -55,11 +55,11 @@ class GANModule(LightningModule):
         loss: AdversarialLoss,
         r1_gamma: Setting = 0.0,
         r2_gamma: Setting = 0.0,
-        gp_weight: float = 0.0,
+        gp_weight: int | float = 0.0,
         penalty_every: int = 1,
         discriminator_steps: int = 1,
         accumulate: int = 1,
-        clip_norm: float | None = None,
+        clip_norm: int | float | None = None,
         ema_half_life: Setting = 10_000,
         schedules: Mapping[str, Cosine] | None = None,
         regularizers: Mapping[str, Regularizer] | None = None,
@@ -101,7 +101,7 @@ class GANModule(LightningModule):
         self._draws += 1
         world_size = 1 if self._trainer is None else self._trainer.world_size
         numbers = sample(num * world_size, *shape, generator=source)[self.global_rank * num :][:num]
-        return numbers.to(self.device, self.dtype, non_blocking=True)
+        return numbers.to(next(self.generator.parameters()), non_blocking=True)
 
     def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
         """Standard normal noise for images that shall have these targets, which condition it or do not matter."""
@@ -110,13 +110,15 @@ class GANModule(LightningModule):
 
     def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
         """Noise to look at samples of: standard normal, beside it the targets of images of the last batch."""
-        noise = torch.randn(num, self.z_dim - self.condition, generator=source).to(self.device, self.dtype)
+        noise = torch.randn(num, self.z_dim - self.condition, generator=source).to(next(self.generator.parameters()))
         if not self.condition:
             return noise
         chosen = torch.randint(len(self._targets), (num,), generator=source)
-        return torch.cat([noise, self._targets.to(self.device)[chosen.to(self.device), : self.condition]], dim=1)
+        return torch.cat([noise, self._targets.to(noise)[chosen.to(noise.device), : self.condition]], dim=1)
 
-    def judged(self, network: nn.Module, images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"]) -> Tensor:
+    def judged(
+        self, network: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"]
+    ) -> Tensor:
         """The discriminator's logits `[n]`, images augmented and targets beside them where that is asked for."""
         images = images if self.augment is None else self.augment(images)
         if self.condition:
@@ -133,9 +135,11 @@ class GANModule(LightningModule):
         steps = self.discriminator_steps
         parts = list(zip(*(part.chunk(steps + self.loss.paired) for part in batch), strict=True))
         num_images = steps * len(parts[0][0]) * self.trainer.world_size
+        terms: Terms = {}
         for real_images, targets in parts[:steps]:
             terms = self._discriminator_step(real_images, targets, optimizer_d)
-        terms |= self._generator_step(*parts[-1], optimizer_g)
+        real_images, targets = parts[-1]
+        terms |= self._generator_step(real_images, targets, optimizer_g)
         self.num_iterations += 1
         self.num_images += num_images
         self.update_average(num_images)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 class Cosine:
     """From `start` to `end` along half a cosine over the first `num_images` images, then constant."""
 
-    start: float
-    end: float
-    num_images: float
+    start: int | float
+    end: int | float
+    num_images: int | float
 
     def at(self, images: int) -> float:
         """The value once so many images have been seen."""
@@ -18,9 +18,9 @@ class Cosine:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * share)) / 2
 
 
-Setting = float | Cosine
+Setting = int | float | Cosine
 
 
-def value(setting: Setting, images: int) -> float:
+def value(setting: Setting, images: int) -> int | float:
     """A setting's value once so many images have been seen."""
     return setting.at(images) if isinstance(setting, Cosine) else setting

@@ -1,5 +1,5 @@
-"""SNGAN's residual generator and discriminator (Miyato et al. 2018, appendix B.4), of the size that mimicry has at 64×64
-(Lee & Town 2020).
+"""SNGAN's residual generator and discriminator (Miyato et al. 2018, appendix B.4), as mimicry sizes them for 64×64
+pixels (Lee & Town 2020).
 """
 
 import torch.nn.functional as F
@@ -48,7 +48,8 @@ class GeneratorBlock(nn.Module):
         )
         # The 1×1 convolution and the interpolation commute; this order has a quarter of the arithmetic.
         self.shortcut = nn.Sequential(
-            _initialised(nn.Conv2d(channels_in, channels_out, kernel_size=1)), nn.Upsample(scale_factor=2, mode="bilinear")
+            _initialised(nn.Conv2d(channels_in, channels_out, kernel_size=1)),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
         )
 
     def forward(self, x: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k2 h2 w2"]:
