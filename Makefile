@@ -24,8 +24,9 @@ demo: $(INSTALLED) ## steer eight faces to a smile, with and without the penalty
 	@echo "Pictures:    outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
 
+# Several processes of one thread each: tests are small, and many of them wait for processes of their own.
 test: $(INSTALLED) ## run the whole suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED) ## check style
 	$(BIN)/ruff check .
@@ -42,6 +43,7 @@ bench: $(INSTALLED) ## compare speeds, each with its alternative in the same pro
 	$(BIN)/python benchmarks/steering.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/training.py
 
 pictures: $(INSTALLED) ## draw the README's pictures of faces again
 	$(BIN)/python docs/pictures.py

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -47,6 +48,17 @@ def test_each_network_instantiates(group, choice):
         assert isinstance(instantiate(section.network), nn.Module)
 
 
+@pytest.mark.parametrize("choice", choices("gan_loss"))
+def test_any_loss_can_have_any_penalty(choice):
+    penalties = {"r1_gamma": 1, "r2_gamma": 0.5, "gp_weight": 2, "penalty_every": 3, "discriminator_steps": 2}
+    cfg = compose("train_gan", [f"gan_loss={choice}", *(f"gan.{key}={value}" for key, value in penalties.items())])
+    assert {key: cfg.gan[key] for key in penalties} == penalties
+    loss = instantiate(cfg.gan.loss)
+    real, fake = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0])
+    values = loss.discriminator(real, fake), loss.generator(*((fake, real) if loss.paired else (fake,)))
+    assert all(value.isfinite() for value in values)
+
+
 @pytest.mark.parametrize("choice", choices("method"))
 def test_each_method_instantiates_and_is_called_what_its_file_is(choice):
     cfg = compose("steer", [f"method={choice}"])
@@ -65,9 +77,9 @@ def test_each_trainer_composes(choice):
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_each_experiment_composes_with_its_script(name):
-    trained = "train_gan" if "generator" in name else "train_classifier"
-    others = {"methods": "evaluate", "methods_until": "evaluate", "robust_classifier": "train_classifier"}
-    script = trained if name.startswith("bundle") else others.get(name, "steer")
+    trained = "train_classifier" if name.endswith(("classifier", "judge", "regressor")) else "train_gan"
+    scripts = {"methods": "evaluate", "tutorial": "steer", "sweep": "steer", "robust": "train_classifier"}
+    script = scripts.get(name.partition("_")[0], trained)
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = hydra.compose(script, [f"experiment={name}"], return_hydra_config=True)
     assert cfg.hydra.runtime.choices.experiment == name

@@ -30,9 +30,10 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_both_ranks_end_with_the_same_weights(name, folders):
     one, other = (load_file(folders[2] / name / f"rank{rank}.safetensors") for rank in (0, 1))
-    statistics = ("running_mean", "running_var")
-    differing = [key for key, tensor in one.items() if not torch.equal(tensor, other[key])]
-    assert all(key.endswith(statistics) for key in differing)
+    differing = {key for key, tensor in one.items() if not torch.equal(tensor, other[key])}
+    # Each rank's own statistics, of the live generator only: what is exported and scored is the first rank's.
+    assert all(key.startswith("generator.") and ".running_" in key for key in differing)
+    assert bool(differing) == (name == "batch_norm")
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "batch_norm"])
@@ -48,9 +49,6 @@ def test_two_ranks_figures_are_those_of_one(name, folders):
     attributes = [figures.pop("attributes", {}) for figures in (one, two)]
     [figures.pop("scales", None) for figures in (one, two)]
     assert len(one) > 4
-    # Of fewer images than features, so the distance's matrix root is of a singular matrix.
-    fids = [{key: figures.pop(key) for key in list(figures) if key.startswith("fid")} for figures in (one, two)]
-    assert fids[1] == pytest.approx(fids[0], rel=0.05)
     assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
     for figure, values in attributes[0].items():
         known = {attribute: value for attribute, value in values.items() if value is not None}

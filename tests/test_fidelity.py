@@ -1,7 +1,5 @@
 """Distances of samples from data, against their formulas."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -112,7 +110,7 @@ def test_inception_without_its_file_or_library_is_named(tmp_path, monkeypatch):
         inceptions_embedding("nowhere.pth")
     (tmp_path / "weights.pth").write_bytes(b"")
 
-    def missing(**_):
+    def missing(*_, **__):
         raise ModuleNotFoundError
 
     monkeypatch.setattr(fidelity, "FrechetInceptionDistance", missing)
@@ -120,17 +118,20 @@ def test_inception_without_its_file_or_library_is_named(tmp_path, monkeypatch):
         inceptions_embedding(str(tmp_path / "weights.pth"))
 
 
-def test_inceptions_features_are_of_uint8_images(tmp_path, monkeypatch):
-    given = []
-
-    def network(images):
-        given.append(images)
-        return images.float().mean(dim=(2, 3))
-
-    network.to = lambda device: network
-    monkeypatch.setattr(fidelity, "FrechetInceptionDistance", lambda **_: SimpleNamespace(inception=network))
-    (tmp_path / "weights.pth").write_bytes(b"")
-    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+def test_inceptions_features_are_torch_fidelitys_from_a_file_of_its_weights(tmp_path, monkeypatch):
+    library = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    published = library.FeatureExtractorInceptionV3
+    with monkeypatch.context() as patch:  # the published weights are a download, so these are random
+        patch.setattr(library, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(published, "load_state_dict", lambda *_: None)
+        torch.save(published("inception-v3-compat", ["2048"]).state_dict(), tmp_path / "weights.pth")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     found, logits = inceptions_embedding(str(tmp_path / "weights.pth")).of([images])
-    assert given[0].dtype == torch.uint8
-    assert found.shape == (4, 3) and logits.shape == (4, 0)
+    network = published("inception-v3-compat", ["2048"], str(tmp_path / "weights.pth"))
+    with torch.no_grad():
+        (expected,) = network(images)
+    assert found.shape == (2, 2048) and logits.shape == (2, 0)
+    torch.testing.assert_close(found, expected)
+    (tmp_path / "other.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="inception=.*other.pth does not hold the weights"):
+        inceptions_embedding(str(tmp_path / "other.pth"))

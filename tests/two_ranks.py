@@ -15,26 +15,25 @@ from zsteer import training
 from zsteer.run import compose
 
 COMMON = [
-    *("data.num_train=48", "data.num_val=10", "data.num_test=21", "data.batch_size=8", "max_images=32"),
+    *("data.num_train=48", "data.num_val=10", "data.num_test=21", "data.batch_size=8", "max_images=16"),
     *("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "+trainer.enable_progress_bar=false"),
     "+trainer.enable_model_summary=false",
 ]
 # Of double precision, so that two ranks' sums differ from one's by rounding only; without batch norm, whose statistics
 # are each rank's own.
 PLAIN = [
-    *("generator=r3gan", "discriminator=r3gan", "scores.num_samples=10", "judge.regressor=null"),
-    *(
-        f"{role}.network.{size}"
-        for role in ("generator", "discriminator")
-        for size in ("widths=[16,16,16,8,8]", "blocks=1")
-    ),
+    *("generator=r3gan", "generator.network.widths=[8,8,8,8,8]", "generator.network.blocks=1"),
+    *("discriminator.network.hidden_dim=4", "scores.num_samples=9", "judge.regressor=null"),
 ]
 RUNS = {
     "bce": ("train_gan", [*PLAIN, "gan_loss=bce"]),
-    "hinge": ("train_gan", [*PLAIN, "gan_loss=hinge", "gan.clip_norm=1"]),
+    "hinge": ("train_gan", [*PLAIN, "gan_loss=hinge", "gan.clip_norm=1", "gan.accumulate=4"]),
     "wgan_gp": ("train_gan", [*PLAIN, "gan_loss=wgan_gp", "gan.discriminator_steps=2"]),
     "r3gan": ("train_gan", [*PLAIN, "gan_loss=r3gan"]),
-    "batch_norm": ("train_gan", ["generator.network.hidden_dim=2", "discriminator.network.hidden_dim=2", "judge=none"]),
+    "batch_norm": (
+        "train_gan",
+        ["generator.network.hidden_dim=2", "discriminator.network.hidden_dim=2", "scores.num_samples=9"],
+    ),
     "classifier": ("train_classifier", ["classifier=residual", "classifier.network.hidden_dim=8"]),
 }
 

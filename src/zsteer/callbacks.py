@@ -7,11 +7,18 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zsteer.data import generator as random_source
-from zsteer.fidelity import BATCH_SIZE, Embedding, to_uint8
+from zsteer.fidelity import (
+    BATCH_SIZE,
+    Embedding,
+    enough,
+    inceptions_embedding,
+    judges_embedding,
+    to_uint8,
+)
 from zsteer.files import whole
 from zsteer.gan import GANModule
 from zsteer.pictures import grid_of, save_picture
@@ -62,27 +69,55 @@ class SeededSteps(Callback):
         torch.manual_seed(random_source(self.seed, data.position, 3, trainer.global_rank).initial_seed())
 
 
-class SampleGrid(Callback):
-    """Samples of the averaged generator from the same noise throughout, as a picture file and in TensorBoard.
+class EveryImages(Callback):
+    """Does something with a GAN every so many training images, and once more at the end; a resumed run goes on.
 
     Args:
-        every_images: training images between two grids; one more is drawn at the end.
-        num_samples: images in a grid.
+        every_images: training images between two times.
+        first_at: images before the first.
     """
 
-    def __init__(self, folder: Path, every_images: int, num_samples: int = 64, seed: int = 0):
-        self.folder, self.every_images, self.num_samples, self.seed = folder, every_images, num_samples, seed
-        self.next_at = 0
+    def __init__(self, every_images: int, first_at: int):
+        self.every_images, self.next_at, self.done_at = every_images, first_at, -1
+
+    def act(self, trainer: Trainer, module: GANModule) -> None:
+        """What is done; all processes take part."""
+        raise NotImplementedError
 
     def on_train_batch_end(self, trainer: Trainer, module: GANModule, *_) -> None:
         if module.num_images >= self.next_at:
             self.next_at = module.num_images - module.num_images % self.every_images + self.every_images
-            self._draw(trainer, module)
+            self._act(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: GANModule) -> None:
-        self._draw(trainer, module)
+        if self.done_at != module.num_images:
+            self._act(trainer, module)
 
-    def _draw(self, trainer: Trainer, module: GANModule) -> None:
+    def _act(self, trainer: Trainer, module: GANModule) -> None:
+        module.share_statistics()
+        self.act(trainer, module)
+        self.done_at = module.num_images
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next_at": self.next_at}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.next_at = state_dict["next_at"]
+
+
+class SampleGrid(EveryImages):
+    """Samples of the averaged generator from the same noise throughout, as a picture file and in TensorBoard.
+
+    Args:
+        every_images: training images between two grids; the first is drawn at once.
+        num_samples: images in a grid.
+    """
+
+    def __init__(self, folder: Path, every_images: int, num_samples: int = 64, seed: int = 0):
+        super().__init__(every_images, first_at=0)
+        self.folder, self.num_samples, self.seed = folder, num_samples, seed
+
+    def act(self, trainer: Trainer, module: GANModule) -> None:
         if not trainer.is_global_zero:
             return
         noise = module.typical_noise(self.num_samples, torch.Generator().manual_seed(self.seed))
@@ -93,6 +128,58 @@ class SampleGrid(Callback):
                 logger.experiment.add_image("samples/ema", grid, module.num_images)
 
 
+class FidelityScores(EveryImages):
+    """FID, KID, precision and recall of the averaged generator against a split of the data, at intervals.
+
+    Args:
+        judge: a network that takes no part in the training, in whose features images are compared; null for none.
+        every_images: training images between two comparisons.
+        num_samples: of the generator, from the same noise throughout.
+        inception: a file of Inception's weights, to compare images in its features too.
+    """
+
+    def __init__(
+        self,
+        judge: nn.Module | None,
+        split: str,
+        every_images: int,
+        num_samples: int,
+        inception: str | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(every_images, first_at=every_images)
+        self.judge, self.inception, self.split = judge, inception, split
+        self.num_samples, self.seed = num_samples, seed
+        self.figures: dict[str, float] = {}  # the last
+        self._real: list[tuple[Embedding, Tensor]] = []
+
+    def on_fit_start(self, trainer: Trainer, module: GANModule) -> None:
+        """Look at the data once, and before the training, so that what is wrong with them is said early."""
+        data, device = trainer.datamodule, trainer.strategy.root_device  # pyright: ignore[reportAttributeAccessIssue]
+        embeddings = [] if self.judge is None else [judges_embedding(self.judge, device)]
+        if self.inception is not None:
+            embeddings.append(inceptions_embedding(self.inception, device))
+        for embedding in embeddings:
+            features, _ = embedding.of(images for images, _ in data.split_batches(self.split, BATCH_SIZE))
+            self._real.append((embedding, enough(features, self.split)))
+
+    def act(self, trainer: Trainer, module: GANModule) -> None:
+        """Each process makes its share of the samples, and all of them compare the whole."""
+        protocol = trainer.datamodule.store.protocol  # pyright: ignore[reportAttributeAccessIssue]
+        noise = module.typical_noise(self.num_samples, torch.Generator().manual_seed(self.seed))
+        own = -(-self.num_samples // trainer.world_size)
+        mine = (
+            torch.arange(own) + trainer.global_rank * own
+        ) % self.num_samples  # the last process repeats the first's
+        for embedding, real in self._real:
+            fake, _ = embedding.of(to_uint8(samples(module, z)) for z in noise[mine].split(BATCH_SIZE))
+            if trainer.world_size > 1:
+                fake = torch.cat(gather_all_tensors(fake))[: self.num_samples]
+            self.figures |= embedding.figures(real, fake, protocol, self.split, "-ema")
+        for logger in trainer.loggers:
+            logger.log_metrics(self.figures, step=module.num_images)
+
+
 @torch.no_grad()
 def samples(module: GANModule, noise: Tensor) -> Tensor:
     """Images of the averaged generator in eval mode, its own mode left as it was."""
@@ -100,43 +187,3 @@ def samples(module: GANModule, noise: Tensor) -> Tensor:
     images = module.ema_generator.eval()(noise)
     module.ema_generator.train(was_training)
     return images
-
-
-class FidelityScores(Callback):
-    """FID, KID, precision and recall of the averaged generator against a split of the data, at intervals.
-
-    Args:
-        embedding: of the images, by a network that takes no part in the training.
-        every_images: training images between two comparisons; one more is made at the end.
-        num_samples: of the generator, from the same noise throughout.
-    """
-
-    def __init__(self, embedding: Embedding, split: str, every_images: int, num_samples: int, seed: int = 0):
-        self.embedding, self.split, self.every_images = embedding, split, every_images
-        self.num_samples, self.seed = num_samples, seed
-        self.next_at = every_images
-        self.figures: dict[str, float] = {}  # the last
-        self._real: Tensor | None = None
-
-    def on_train_batch_end(self, trainer: Trainer, module: GANModule, *_) -> None:
-        if module.num_images >= self.next_at:
-            self.next_at = module.num_images - module.num_images % self.every_images + self.every_images
-            self._score(trainer, module)
-
-    def on_train_end(self, trainer: Trainer, module: GANModule) -> None:
-        self._score(trainer, module)
-
-    def _score(self, trainer: Trainer, module: GANModule) -> None:
-        """Each process makes its part of the samples, and all of them compare the whole."""
-        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if self._real is None:
-            self._real, _ = self.embedding.of(images for images, _ in data.split_batches(self.split, BATCH_SIZE))
-        own = -(-self.num_samples // trainer.world_size)
-        source = torch.Generator().manual_seed(self.seed)
-        noise = module.typical_noise(own * trainer.world_size, source)[trainer.global_rank * own :][:own]
-        fake, _ = self.embedding.of(to_uint8(samples(module, z)) for z in noise.split(BATCH_SIZE))
-        if trainer.world_size > 1:
-            fake = torch.cat(gather_all_tensors(fake))
-        self.figures = self.embedding.figures(self._real, fake, data.store.protocol, self.split, "-ema")
-        for logger in trainer.loggers:
-            logger.log_metrics(self.figures, step=module.num_images)

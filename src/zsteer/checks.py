@@ -14,7 +14,9 @@ from zsteer import attributes
 
 EDITS = {"add": 1.0, "remove": -1.0}
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
+MIN_SAMPLES = 4  # of precision and recall, which look at third neighbours
 DIRECTION_SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")
+SCHEDULED = ("lr", "beta2")
 NETWORKS = ("generator", "classifier", "judge")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
@@ -116,9 +118,14 @@ def gan(cfg: DictConfig) -> None:
     for key in ("samples_every", "gan.discriminator_steps", "gan.penalty_every", "gan.accumulate"):
         whole_number(OmegaConf.select(cfg, key), key, 1)
     whole_number(cfg.gan.condition, "gan.condition", 0)
-    for key in ("r1_gamma", "r2_gamma", "gp_weight", "ema_half_life"):
-        if key in cfg.gan and not isinstance(cfg.gan[key], DictConfig):  # which a schedule is
+    for key in ("r1_gamma", "r2_gamma", "gp_weight"):
+        if not isinstance(cfg.gan[key], DictConfig):  # which a schedule is
             real_number(cfg, f"gan.{key}", minimum=0.0)
+    if not isinstance(cfg.gan.ema_half_life, DictConfig):
+        real_number(cfg, "gan.ema_half_life", above=0.0)
+    for name in cfg.gan.schedules:
+        if name not in SCHEDULED:
+            raise ValueError(f"gan.schedules.{name} must be one of {', '.join(SCHEDULED)}")
     if cfg.gan.clip_norm is not None:
         real_number(cfg, "gan.clip_norm", above=0.0)
     choice(cfg, "trainer.precision", ("auto", *PRECISIONS))  # never fp16: a penalty's gradients leave its range
@@ -134,12 +141,13 @@ def gan(cfg: DictConfig) -> None:
     }
     for theirs, key in ours.items():
         if cfg.trainer.get(theirs) is not None:
-            raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} counts Lightning's optimizer steps; use {key}")
-    if cfg.judge is not None:
-        network(cfg, "judge")
-        choice(cfg, "scores.split", ("train", "val", "test", "all"))
-        whole_number(cfg.scores.every_images, "scores.every_images", 1)
-        whole_number(cfg.scores.num_samples, "scores.num_samples", 4)
+            raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} cannot know of two optimizers; use {key}")
+    network(cfg, "judge")
+    choice(cfg, "scores.split", ("train", "val", "test", "all"))
+    whole_number(cfg.scores.every_images, "scores.every_images", 1)
+    whole_number(cfg.scores.num_samples, "scores.num_samples", MIN_SAMPLES)
+    if cfg.scores.inception is not None:
+        existing_file(cfg.scores.inception, "scores.inception")
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -150,7 +158,7 @@ def evaluate(cfg: DictConfig) -> None:
     """
     choice(cfg, "what", ("classifier", "judge", "generator", "methods", "directions"))
     choice(cfg, "split", ("train", "val", "test", "all"))
-    whole_number(cfg.num_images, "num_images", 4 if cfg.what == "generator" else 1)
+    whole_number(cfg.num_images, "num_images", MIN_SAMPLES if cfg.what == "generator" else 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     if cfg.inception is not None:
         existing_file(cfg.inception, "inception")

@@ -23,6 +23,7 @@ from zsteer.directions import components, find_directions, mean_gradients
 from zsteer.fidelity import (
     BATCH_SIZE,
     Embedding,
+    enough,
     frechet_distance,
     inceptions_embedding,
     judges_embedding,
@@ -114,9 +115,10 @@ def generator_scored(cfg: DictConfig, data: FaceData) -> tuple[Figures, dict[str
         fake, generated = embedding.of(samples)
         real, present = _look(embedding, data, cfg.split)
         figures |= embedding.figures(real, fake, data.store.protocol, cfg.split)
-        others, _ = _look(embedding, data, floor, most=cfg.num_images)
-        place = embedding.place(data.store.protocol, cfg.split, len(others))
-        figures[f"fid_of_{floor}_{place}"] = frechet_distance(real, others)
+        if cfg.split != "all":  # of which the other splits are a part
+            others, _ = _look(embedding, data, floor, most=cfg.num_images)
+            place = embedding.place(data.store.protocol, cfg.split, len(others))
+            figures[f"fid_of_{floor}_{place}"] = frechet_distance(real, others)
         table = table or attribute_rates(judge.names, generated > 0, present > 0)
     ratios = table["ratio"].values()
     within = sum(ratio is not None and 1 / 1.5 <= ratio <= 1.5 for ratio in ratios)
@@ -126,7 +128,8 @@ def generator_scored(cfg: DictConfig, data: FaceData) -> tuple[Figures, dict[str
 def _look(embedding: Embedding, data: FaceData, split: str, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Features and logits of the images of a split."""
     batches = tqdm(data.split_batches(split, BATCH_SIZE, most), desc=f"Looking at the {split} images")
-    return embedding.of(images for images, _ in batches)
+    features, logits = embedding.of(images for images, _ in batches)
+    return enough(features, split), logits
 
 
 def attribute_rates(names: Sequence[str], generated: Bool[Tensor, "n k"], present: Bool[Tensor, "m k"]) -> Figures:

@@ -4,6 +4,7 @@ Figures of two protocols cannot be compared, so each figure's name ends in its o
 resize, the split that is the reference, and the number of samples.
 """
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from zsteer.networks import frozen, pooled_features
 BATCH_SIZE = 256
 NUM_NEIGHBOURS = 3  # that span a manifold
 SUBSET, MAX_SUBSETS = 1000, 10  # of a kernel distance
-MIN_IMAGES = NUM_NEIGHBOURS + 1
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,25 @@ def inceptions_embedding(weights: str, device: torch.device | str = "cpu") -> Em
     if not Path(weights).is_file():
         raise FileNotFoundError(f"inception={weights}: no such file; torch-fidelity publishes Inception's weights")
     try:
-        distance = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=weights)
+        # Without antialiasing: the resize of the published figures, whose features of another resize differ.
+        distance = FrechetInceptionDistance(2048, feature_extractor_weights_path=weights, antialias=False)
     except ModuleNotFoundError as error:
         raise ValueError(f"inception={weights} needs torch-fidelity: pip install 'zsteer[inception]'") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+        raise ValueError(f"inception={weights} does not hold the weights of torch-fidelity's Inception") from error
     network = distance.inception.to(device)
     return Embedding("inception", lambda images: (network(images.to(device)), torch.empty(len(images), 0)))
+
+
+def enough(features: Float[Tensor, "n d"], split: str) -> Float[Tensor, "n d"]:
+    """The features of a split.
+
+    Raises:
+        ValueError: of too few images for these figures.
+    """
+    if len(features) <= NUM_NEIGHBOURS:
+        raise ValueError(f"the data's {split} split has {len(features)} images; FID and the like need more than 3")
+    return features
 
 
 def to_uint8(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
@@ -99,7 +113,7 @@ def frechet_distance(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> 
     """‖μ − μ'‖² + tr(Σ + Σ' − 2 (Σ Σ')^½) (Heusel et al. 2017, eq. 6); biased upwards, the more the fewer samples."""
     given = nn.Identity()
     given.num_features = real.shape[1]  # pyright: ignore  (which torchmetrics asks for)
-    distance = FrechetInceptionDistance(feature=given).to(real.device).set_dtype(torch.float64)
+    distance = FrechetInceptionDistance(feature=given, sync_on_compute=False).to(real.device).set_dtype(torch.float64)
     distance.update(real.double(), real=True)
     distance.update(fake.double(), real=False)
     return distance.compute().item()

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from zsteer.data import FaceData
 from zsteer.data import generator as random_source
 from zsteer.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
 from zsteer.networks import OptimizerFactory, z_dim_of
@@ -55,7 +56,7 @@ class GANModule(LightningModule):
         loss: AdversarialLoss,
         r1_gamma: Setting = 0.0,
         r2_gamma: Setting = 0.0,
-        gp_weight: int | float = 0.0,
+        gp_weight: Setting = 0.0,
         penalty_every: int = 1,
         discriminator_steps: int = 1,
         accumulate: int = 1,
@@ -91,6 +92,11 @@ class GANModule(LightningModule):
         networks = (self.generator, self.discriminator)
         self._fast = tuple(torch.compile(network) for network in networks) if compiled else networks
 
+    def feed_from(self, data: FaceData) -> None:
+        """Have a training step's batch hold the real images of all its steps."""
+        data.extra_batches = int(self.loss.paired)
+        data.batches_per_step = self.discriminator_steps + data.extra_batches
+
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
         """Images in [-1, 1] of the averaged generator."""
         return self.ema_generator(noise)
@@ -124,7 +130,8 @@ class GANModule(LightningModule):
         if self.condition:
             planes = targets[:, : self.condition, None, None].expand(-1, -1, *images.shape[2:])
             images = torch.cat([images, planes], dim=1)
-        return network(images)
+        logits = network(images)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         optimizers = self.optimizers()
@@ -160,9 +167,9 @@ class GANModule(LightningModule):
         logged: list[Terms] = []
         for reals, wanted in zip(real_images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
             with torch.no_grad():
-                fakes = self._fast[0](self.draw_noise(wanted))
+                fakes = self._fast[0](self.draw_noise(wanted)).to(reals.dtype)  # which autocast makes bfloat16
             loss, terms = self.discriminator_loss(reals, fakes, wanted, penalised)
-            self.manual_backward(loss / self.accumulate)
+            self.manual_backward(loss * len(reals) / len(real_images))
             logged.append(terms)
         self._step(optimizer, self.discriminator)
         return mean_terms(logged)
@@ -181,10 +188,11 @@ class GANModule(LightningModule):
             if gamma > 0:
                 terms[name] = zero_centred_penalty(logits, images)
                 loss = loss + self.penalty_every * gamma / 2 * terms[name]
-        if penalised and self.gp_weight > 0:
+        gp_weight = value(self.gp_weight, self.num_images) if penalised else 0.0
+        if gp_weight > 0:
             mixed = reals.detach().lerp(fakes.detach(), self.draw(len(reals), torch.rand, 1, 1, 1)).requires_grad_()
             terms["gp"] = one_centred_penalty(self.judged(self.discriminator, mixed, targets), mixed)
-            loss = loss + self.penalty_every * self.gp_weight * terms["gp"]
+            loss = loss + self.penalty_every * gp_weight * terms["gp"]
         return loss, {name: term.detach() for name, term in terms.items()}
 
     def _generator_step(self, real_images: Tensor, targets: Tensor, optimizer: LightningOptimizer) -> Terms:
@@ -193,7 +201,7 @@ class GANModule(LightningModule):
         logged: list[Terms] = []
         for reals, wanted in zip(real_images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True):
             loss, terms = self.generator_loss(reals, wanted)
-            self.manual_backward(loss / self.accumulate)
+            self.manual_backward(loss * len(reals) / len(real_images))
             logged.append(terms)
         self._step(optimizer, self.generator)
         self.discriminator.requires_grad_(True)
@@ -231,6 +239,12 @@ class GANModule(LightningModule):
             average.lerp_(weight, share)
         for average, buffer in zip(self.ema_generator.buffers(), self.generator.buffers(), strict=True):
             average.copy_(buffer)
+
+    def share_statistics(self) -> None:
+        """Give all processes the first one's batch norm statistics, which are of each one's own images."""
+        if self.trainer.world_size > 1:
+            for buffer in self.ema_generator.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["progress"] = {"num_iterations": self.num_iterations, "num_images": self.num_images}

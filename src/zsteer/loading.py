@@ -1,5 +1,6 @@
 """Networks from their config groups, with their weights, tried on an input before any long work."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,7 @@ def load_classifier(
     """
     names = attributes.resolve(section.attributes, f"{role}.attributes")
     network = load_network(section, role)
-    logits = _try(network, images, role, "images")
+    logits = attempt(network, images, role, "images")
     if logits.ndim != 2 or logits.shape[1] != len(names):
         raise ValueError(
             f"{role}.network gives {list(logits.shape)} for 2 images, which is not one logit for each of the"
@@ -91,7 +92,7 @@ def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> F
     Raises:
         ValueError: it makes something else.
     """
-    images = _try(generator, torch.zeros(2, z_dim_of(generator), dtype=dtype), "generator", "noise")
+    images = attempt(generator, torch.zeros(2, z_dim_of(generator), dtype=dtype), "generator", "noise")
     if images.ndim != 4 or images.shape[:2] != (2, 3):
         raise ValueError(
             f"generator.network must map noise [n, z_dim] to images [n, 3, H, W], not to {list(images.shape)}"
@@ -100,9 +101,15 @@ def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> F
 
 
 @torch.no_grad()
-def _try(network: nn.Module, inputs: Tensor, role: str, what: str) -> Tensor:
+def attempt(network: Callable[[Tensor], Tensor], inputs: Tensor, role: str, what: str) -> Tensor:
+    """What a network gives.
+
+    Raises:
+        ValueError: an error of its own, or something else than a tensor; the message names the config group.
+    """
     try:
-        network = network if inputs.dtype == torch.float32 else frozen(network, inputs.dtype)
+        if isinstance(network, nn.Module) and inputs.dtype != torch.float32:
+            network = frozen(network, inputs.dtype)
         output = network(inputs)
     except Exception as error:  # whatever somebody's network may raise, the remedy is theirs
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -189,6 +189,10 @@ def pooled_features(
     finally:
         for handle in handles:
             handle.remove()
+    if not maps:
+        raise ValueError(
+            f"judge.network={type(network).__name__} has no feature map to compare images by; use judge=none"
+        )
     return maps[0].mean(dim=(2, 3)), logits
 
 

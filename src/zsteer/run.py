@@ -59,6 +59,7 @@ def _run_name() -> str:
 OmegaConf.register_new_resolver("zsteer.run_name", _run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("zsteer.slug", slug, replace=True)
 OmegaConf.register_new_resolver("zsteer.reciprocal", lambda number: 1 / number, replace=True)
+OmegaConf.register_new_resolver("zsteer.plus", lambda one, other: one + other, replace=True)
 OmegaConf.register_new_resolver("zsteer.times", lambda one, other: one * other, replace=True)
 OmegaConf.register_new_resolver("zsteer.bundled", lambda name: str(PACKAGE / "bundle" / name), replace=True)
 

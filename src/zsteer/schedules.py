@@ -6,11 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cosine:
-    """From `start` to `end` along half a cosine over the first `num_images` images, then constant."""
+    """From `start` to `end` along half a cosine over the first `num_images` images, then constant.
+
+    Raises:
+        ValueError: no images at all.
+    """
 
     start: int | float
     end: int | float
     num_images: int | float
+
+    def __post_init__(self) -> None:
+        if self.num_images <= 0:
+            raise ValueError(f"num_images={self.num_images} of a schedule must be more than 0")
 
     def at(self, images: int) -> float:
         """The value once so many images have been seen."""

@@ -9,14 +9,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from zsteer.callbacks import FidelityScores, LastCheckpoint, SampleGrid, SeededSteps
 from zsteer.checkpoints import check_same, read, save_weights
 from zsteer.classifier import means
-from zsteer.fidelity import judges_embedding
+from zsteer.data import FaceData
 from zsteer.files import write_json
-from zsteer.loading import load_classifier, load_network, try_generator
+from zsteer.gan import GANModule
+from zsteer.loading import attempt, load_classifier, load_network, try_generator
 from zsteer.run import output_folder
 
 
@@ -26,23 +28,44 @@ def train_gan(cfg: DictConfig) -> dict[str, Any]:
     seed_everything(cfg.seed, workers=True)
     warnings.filterwarnings("ignore", ".*have no `validation_step`.*")  # a GAN has no validation loss
     data = instantiate(cfg.data)
-    networks = {role: load_network(cfg[role], role).train() for role in ("generator", "discriminator")}
+    networks = {role: load_network(cfg[role], role) for role in ("generator", "discriminator")}
     module = instantiate(cfg.gan, **networks, seed=cfg.seed)
-    data.extra_batches = int(module.loss.paired)
-    data.batches_per_step = module.discriminator_steps + data.extra_batches
+    module.feed_from(data)
+    images = try_generator(networks["generator"])
+    try_discriminator(module, data)
+    module.train()
     callbacks: list[Callback] = [SampleGrid(folder, cfg.samples_every)]
-    if cfg.judge is not None:
-        judge = load_classifier(cfg.judge, "judge", try_generator(networks["generator"].eval()))
-        networks["generator"].train()
-        device = "cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu"
-        callbacks.append(FidelityScores(judges_embedding(judge.network, device), **cfg.scores))
+    judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
+    if judge is not None or cfg.scores.inception is not None:
+        callbacks.append(FidelityScores(judge, **cfg.scores))
     trainer = trainer_of(cfg, folder, *callbacks)
     fit(trainer, module, data, cfg.ckpt_path)
     figures = {"num_images": module.num_images}
     for callback in callbacks:
         figures |= callback.figures if isinstance(callback, FidelityScores) else {}
-    export(folder, "generator", module.ema_generator, cfg, figures)
+    if trainer.is_global_zero:
+        export(folder, "generator", module.ema_generator, cfg, figures)
     return figures
+
+
+@torch.no_grad()
+def try_discriminator(module: GANModule, data: FaceData) -> None:
+    """Show the discriminator two of the data's images and two generated ones.
+
+    Raises:
+        ValueError: it cannot take them, or gives something else than one logit for each; or more targets shall be shown
+            to it than the data have.
+    """
+    if module.condition > len(data.names):
+        raise ValueError(f"gan.condition={module.condition} must be at most {len(data.names)}, the data's targets")
+    generated = module.generator(torch.zeros(2, module.z_dim))
+    for images, key in ((data.example, "data"), (generated, "generator")):
+        targets = torch.zeros(2, module.condition)
+        logits = attempt(
+            lambda x, y=targets: module.judged(module.discriminator, x, y), images, "discriminator", "images"
+        )
+        if logits.shape != (2,):
+            raise ValueError(f"discriminator.network must give one logit for each of the {key}'s images")
 
 
 def train_classifier(cfg: DictConfig) -> dict[str, Any]:
@@ -59,7 +82,9 @@ def train_classifier(cfg: DictConfig) -> dict[str, Any]:
     fit(trainer, module, data, cfg.ckpt_path)
     trainer.test(module, data, verbose=False)
     figures = {"num_images": cfg.max_images, **{f"test_{name}": value for name, value in means(module.figures).items()}}
-    export(folder, "classifier", module.network, cfg, {**figures, "attributes": module.figures, "scales": data.scales})
+    if trainer.is_global_zero:
+        about = {**figures, "attributes": module.figures, "scales": data.scales}
+        export(folder, "classifier", module.network, cfg, about)
     return figures
 
 
@@ -86,6 +111,7 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, ck
 
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, not one of a training run, or of other networks.
+        InterruptedError: SIGTERM came; the state was saved.
     """
     if ckpt_path is not None:
         content = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
@@ -94,7 +120,12 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, ck
         check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "the run's")
         # An epoch is the whole stream. To Lightning a run that ended has had its epoch, so what is left is another one.
         trainer.fit_loop.max_epochs = content["epoch"] + 1
-    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException as error:
+        callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        saved = next(callback.path for callback in callbacks if isinstance(callback, LastCheckpoint))
+        raise InterruptedError(f"terminated; ckpt_path={saved} goes on") from error
 
 
 def precision_of(wanted: str) -> str:

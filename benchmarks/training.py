@@ -1,0 +1,168 @@
+"""GAN training: through Lightning against a plain loop of the same operations, and against a loop as one finds them.
+
+Drawn faces, the tutorial's generator and a plain discriminator; medians of alternating rounds in one process.
+"""
+
+import copy
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from data import write_celeba
+from hydra.utils import instantiate
+from timing import alternate
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.io import decode_jpeg
+
+from zsteer import procedural
+from zsteer.data import FaceData, scale
+from zsteer.gan import GANModule
+from zsteer.losses import bce_discriminator, bce_generator, zero_centred_penalty
+from zsteer.networks import Discriminator, Generator
+from zsteer.run import compose
+from zsteer.training import trainer_of
+
+NUM_STEPS = 8
+FACES = ("data.num_train=2000", "data.num_val=8", "data.num_test=8")
+
+
+def made(root: str, *words: str) -> tuple[GANModule, FaceData]:
+    """The module and data of a config of `train_gan`."""
+    cfg = compose("train_gan", [*FACES, f"data.root={root}", *words])
+    networks = {role: instantiate(cfg[role].network).train() for role in ("generator", "discriminator")}
+    module, data = instantiate(cfg.gan, **networks, seed=0), instantiate(cfg.data)
+    module.feed_from(data)
+    data.max_images = NUM_STEPS * data.batch_size * module.discriminator_steps
+    return module, data
+
+
+def lightning(root: str, *words: str) -> Callable[[], None]:
+    """Training as `train_gan` does it: with its logger, progress bar, seeding, and the checkpoint at the end."""
+    module, data = made(root, *words)
+    cfg = compose("train_gan", ["trainer=cpu", "trainer.precision=32-true", "+trainer.enable_model_summary=false"])
+
+    def train() -> None:
+        trainer_of(cfg, Path(root)).fit(module, data)
+
+    return train
+
+
+def plain(root: str, *words: str) -> Callable[[], None]:
+    """The module's own steps in a loop: no Trainer, hooks, logging or progress."""
+    module, data = made(root, *words)
+    optimizers = module.configure_optimizers()
+    module.manual_backward = lambda loss: loss.backward()
+    module.optimizers = lambda: optimizers
+    module.log_dict = lambda *_, **__: None
+    module._trainer = type("Alone", (), {"world_size": 1, "global_rank": 0})()
+
+    def train() -> None:
+        for images, targets in data.train_dataloader():
+            module.training_step((scale(images), targets), 0)
+
+    return train
+
+
+class Photographs(Dataset):
+    """JPEG files, decoded one at a time."""
+
+    def __init__(self, folder: Path):
+        self.files = sorted(folder.glob("*.jpg"))
+        steps = [transforms.ConvertImageDtype(torch.float32), transforms.Resize(64), transforms.CenterCrop(64)]
+        self.transform = transforms.Compose([*steps, transforms.Normalize([0.5] * 3, [0.5] * 3)])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(
+            decode_jpeg(torch.frombuffer(bytearray(self.files[index].read_bytes()), dtype=torch.uint8))
+        )
+
+
+def found(folder: Path, batch_size: int, penalty_every: int) -> Callable[[], None]:
+    """A loop as tutorials have it: JPEGs, NCHW, float32, plain Adam, gradients of the discriminator in both steps."""
+    generator, discriminator = Generator(), Discriminator()
+    average = copy.deepcopy(generator)
+    adams = [torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.99), foreach=False) for n in (generator, discriminator)]
+    loader = DataLoader(Photographs(folder), batch_size, shuffle=True, drop_last=True)
+
+    def train() -> None:
+        for step, real_images in zip(range(NUM_STEPS), loader, strict=False):
+            real_images.requires_grad_()
+            fake_images = generator(torch.randn(batch_size, 64))
+            real, fake = discriminator(real_images), discriminator(fake_images.detach())
+            loss = bce_discriminator(real, fake)
+            if step % penalty_every == 0:
+                loss = loss + 0.1 * penalty_every * zero_centred_penalty(real, real_images)
+            _step(adams[1], loss)
+            _step(adams[0], bce_generator(discriminator(generator(torch.randn(batch_size, 64)))))
+            with torch.no_grad():
+                for old, new in zip(average.parameters(), generator.parameters(), strict=True):
+                    old.mul_(0.99).add_(new, alpha=0.01)
+
+    return train
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def waiting(root: str) -> float:
+    """Share of a step's time that goes to waiting for its images."""
+    module, data = made(root)
+    train = lightning(root)
+    train()
+    started = time.perf_counter()
+    train()
+    total = time.perf_counter() - started
+    loader = data.train_dataloader()
+    started = time.perf_counter()
+    for _ in loader:
+        pass
+    return (time.perf_counter() - started) / total
+
+
+def main() -> None:
+    """Print every ratio."""
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as root:
+        for loss in ("bce", "hinge", "wgan_gp", "r3gan"):
+            words = (f"gan_loss={loss}", "discriminator.network.hidden_dim=32")
+            ours, theirs = alternate(lightning(root, *words), plain(root, *words), rounds=3)
+            print(f"{loss}: {theirs / ours:.2f} times the speed of a plain loop of the same operations")
+
+        images, labels, _ = (part.numpy() for part in procedural.draw(torch.arange(NUM_STEPS * 64)))
+        write_celeba(Path(root), images, labels, len(images))
+        photographs = Path(root) / "celeba" / "img_align_celeba"
+        naive = [found(photographs, 64, every) for every in (1, 4)]
+        ours, *theirs = alternate(lightning(root), *naive, rounds=3)
+        print(f"defaults: {NUM_STEPS * 64 / ours:.0f} images/s,", end=" ")
+        print(
+            "{:.1f} times the usual loop's ({:.1f} with its penalty every 4 steps too)".format(
+                *(t / ours for t in theirs)
+            )
+        )
+        print(f"waiting for data: {waiting(root):.1%}")
+
+        batches = [lightning(root, f"data.batch_size={size}") for size in (16, 64, 128)]
+        for size, seconds in zip((16, 64, 128), alternate(*batches, rounds=2), strict=True):
+            print(f"batches of {size}: {NUM_STEPS * size / seconds:.0f} images/s")
+        for name, words in {
+            "tutorial, half as wide": ("generator.network.hidden_dim=32", "discriminator.network.hidden_dim=32"),
+            "sngan_small": ("experiment=sngan_small",),
+            "r3gan_small": ("experiment=r3gan_small",),
+        }.items():
+            (seconds,) = alternate(lightning(root, *words, "data.batch_size=64"), rounds=2)
+            parameters = sum(p.numel() for p in made(root, *words)[0].generator.parameters())
+            print(f"{name} ({parameters / 1e6:.2f} M): {NUM_STEPS * 64 / seconds:.0f} images/s")
+
+
+if __name__ == "__main__":
+    main()
