@@ -234,7 +234,7 @@ class GANModule(LightningModule):
     def update_average(self, num_images: int) -> None:
         """Move the averaged weights towards the generator's; buffers (batch norm's own averages) are copied."""
         half_life = min(value(self.ema_half_life, self.num_images), self.num_images / 20)
-        share = 1 - 0.5 ** (num_images / half_life)
+        share = 1 - 0.5 ** (num_images / half_life) if half_life > 0 else 1.0  # a schedule may start at 0
         for average, weight in zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(weight, share)
         for average, buffer in zip(self.ema_generator.buffers(), self.generator.buffers(), strict=True):
