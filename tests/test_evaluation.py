@@ -59,6 +59,8 @@ def test_a_generators_rates_are_what_the_judge_sees(command, data, test_faces):
     with torch.no_grad():
         samples = generator(torch.randn(30, 64, generator=torch.Generator().manual_seed(0)))
         rates = [(judge(images) > 0).float().mean(dim=0) for images in (samples, test_faces[0])]
+    figures = json.loads((ended.folder / "metrics.json").read_text())
+    assert figures["attribute_rate_error"] == pytest.approx((rates[0] - rates[1]).abs().mean().item(), abs=0.01)
     for column, (name, row) in enumerate(table(ended.folder).items()):
         assert name == CELEBA[column]
         assert float(row["rate_generated"]) == pytest.approx(rates[0][column].item(), abs=0.04)  # at most one image

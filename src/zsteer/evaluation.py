@@ -122,7 +122,10 @@ def generator_scored(cfg: DictConfig, data: FaceData) -> tuple[Figures, dict[str
         table = table or attribute_rates(judge.names, generated > 0, present > 0)
     ratios = table["ratio"].values()
     within = sum(ratio is not None and 1 / 1.5 <= ratio <= 1.5 for ratio in ratios)
-    return table, {"num_within_factor_1.5": within, **figures}
+    rates = zip(table["rate_generated"].values(), table["rate_data"].values(), strict=True)
+    errors = [abs(generated - of_data) for generated, of_data in rates if generated is not None and of_data is not None]
+    error = {"attribute_rate_error": sum(errors) / len(errors)}
+    return table, {"num_within_factor_1.5": within, **error, **figures}
 
 
 def _look(embedding: Embedding, data: FaceData, split: str, most: int | None = None) -> tuple[Tensor, Tensor]:
