@@ -441,8 +441,10 @@ def test_each_loss_trains_both_networks_and_logs_its_terms(name):
 
 def test_each_discriminator_step_has_images_of_its_own_and_a_paired_generator_too():
     module, seen = module_of("r3gan", discriminator_steps=2), []
-    original = module.judged
-    module.judged = lambda network, images, targets: seen.append(images.detach()) or original(network, images, targets)
+    original = module.discriminate
+    module.discriminate = lambda network, images, targets: (
+        seen.append(images.detach()) or original(network, images, targets)
+    )
     images = torch.rand(3 * BATCH, 3, 2, 2)
     trainer_of().fit(module, batches(1, images, size=3 * BATCH))
     real = [batch for batch in seen if any(torch.equal(batch, part) for part in images.split(BATCH))]

@@ -1,6 +1,7 @@
 """What training does on the way: checkpoints, and a GAN's sample grids and figures."""
 
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -69,7 +70,7 @@ class SeededSteps(Callback):
         torch.manual_seed(random_source(self.seed, data.position, 3, trainer.global_rank).initial_seed())
 
 
-class EveryImages(Callback):
+class EveryImages(Callback, ABC):
     """Does something with a GAN every so many training images, and once more at the end; a resumed run goes on.
 
     Args:
@@ -80,9 +81,9 @@ class EveryImages(Callback):
     def __init__(self, every_images: int, first_at: int):
         self.every_images, self.next_at, self.done_at = every_images, first_at, -1
 
+    @abstractmethod
     def act(self, trainer: Trainer, module: GANModule) -> None:
         """What is done; all processes take part."""
-        raise NotImplementedError
 
     def on_train_batch_end(self, trainer: Trainer, module: GANModule, *_) -> None:
         if module.num_images >= self.next_at:

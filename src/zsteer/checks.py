@@ -14,7 +14,7 @@ from zsteer import attributes
 
 EDITS = {"add": 1.0, "remove": -1.0}
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
-MIN_SAMPLES = 4  # of precision and recall, which look at third neighbours
+NUM_NEIGHBOURS = 3  # that precision and recall look at, and so need one image more
 DIRECTION_SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")
 SCHEDULED = ("lr", "beta2")
 NETWORKS = ("generator", "classifier", "judge")
@@ -145,7 +145,7 @@ def gan(cfg: DictConfig) -> None:
     network(cfg, "judge")
     choice(cfg, "scores.split", ("train", "val", "test", "all"))
     whole_number(cfg.scores.every_images, "scores.every_images", 1)
-    whole_number(cfg.scores.num_samples, "scores.num_samples", MIN_SAMPLES)
+    whole_number(cfg.scores.num_samples, "scores.num_samples", NUM_NEIGHBOURS + 1)
     if cfg.scores.inception is not None:
         existing_file(cfg.scores.inception, "scores.inception")
 
@@ -158,7 +158,7 @@ def evaluate(cfg: DictConfig) -> None:
     """
     choice(cfg, "what", ("classifier", "judge", "generator", "methods", "directions"))
     choice(cfg, "split", ("train", "val", "test", "all"))
-    whole_number(cfg.num_images, "num_images", MIN_SAMPLES if cfg.what == "generator" else 1)
+    whole_number(cfg.num_images, "num_images", NUM_NEIGHBOURS + 1 if cfg.what == "generator" else 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     if cfg.inception is not None:
         existing_file(cfg.inception, "inception")

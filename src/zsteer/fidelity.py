@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
+from zsteer.checks import NUM_NEIGHBOURS
 from zsteer.data import scale
 from zsteer.networks import frozen, pooled_features
 
 BATCH_SIZE = 256
-NUM_NEIGHBOURS = 3  # that span a manifold
 SUBSET, MAX_SUBSETS = 1000, 10  # of a kernel distance
 
 

@@ -122,7 +122,7 @@ class GANModule(LightningModule):
         chosen = torch.randint(len(self._targets), (num,), generator=source)
         return torch.cat([noise, self._targets.to(noise)[chosen.to(noise.device), : self.condition]], dim=1)
 
-    def judged(
+    def discriminate(
         self, network: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"]
     ) -> Tensor:
         """The discriminator's logits `[n]`, images augmented and targets beside them where that is asked for."""
@@ -181,7 +181,7 @@ class GANModule(LightningModule):
         r1, r2 = (value(gamma, self.num_images) if penalised else 0.0 for gamma in (self.r1_gamma, self.r2_gamma))
         reals, fakes = reals.detach().requires_grad_(r1 > 0), fakes.detach().requires_grad_(r2 > 0)
         network = self.discriminator if r1 > 0 or r2 > 0 else self._fast[1]
-        real, fake = (self.judged(network, images, targets) for images in (reals, fakes))
+        real, fake = (self.discriminate(network, images, targets) for images in (reals, fakes))
         loss = self.loss.discriminator(real, fake)
         terms = {"loss_d": loss, "logits_real": real.mean(), "logits_fake": fake.mean()}
         for name, gamma, logits, images in (("r1", r1, real, reals), ("r2", r2, fake, fakes)):
@@ -191,7 +191,7 @@ class GANModule(LightningModule):
         gp_weight = value(self.gp_weight, self.num_images) if penalised else 0.0
         if gp_weight > 0:
             mixed = reals.detach().lerp(fakes.detach(), self.draw(len(reals), torch.rand, 1, 1, 1)).requires_grad_()
-            terms["gp"] = one_centred_penalty(self.judged(self.discriminator, mixed, targets), mixed)
+            terms["gp"] = one_centred_penalty(self.discriminate(self.discriminator, mixed, targets), mixed)
             loss = loss + self.penalty_every * gp_weight * terms["gp"]
         return loss, {name: term.detach() for name, term in terms.items()}
 
@@ -212,10 +212,10 @@ class GANModule(LightningModule):
         generator, discriminator = self._fast
         noise = self.draw_noise(targets)
         images = generator(noise)
-        fake = self.judged(discriminator, images, targets)
+        fake = self.discriminate(discriminator, images, targets)
         if self.loss.paired:
             with torch.no_grad():
-                real = self.judged(discriminator, reals, targets)
+                real = self.discriminate(discriminator, reals, targets)
             loss = self.loss.generator(fake, real)
         else:
             loss = self.loss.generator(fake)

@@ -34,15 +34,11 @@ def train_gan(cfg: DictConfig) -> dict[str, Any]:
     images = try_generator(networks["generator"])
     try_discriminator(module, data)
     module.train()
-    callbacks: list[Callback] = [SampleGrid(folder, cfg.samples_every)]
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
-    if judge is not None or cfg.scores.inception is not None:
-        callbacks.append(FidelityScores(judge, **cfg.scores))
-    trainer = trainer_of(cfg, folder, *callbacks)
+    scores = FidelityScores(judge, **cfg.scores)
+    trainer = trainer_of(cfg, folder, SampleGrid(folder, cfg.samples_every), scores)
     fit(trainer, module, data, cfg.ckpt_path)
-    figures = {"num_images": module.num_images}
-    for callback in callbacks:
-        figures |= callback.figures if isinstance(callback, FidelityScores) else {}
+    figures = {"num_images": module.num_images, **scores.figures}
     if trainer.is_global_zero:
         export(folder, "generator", module.ema_generator, cfg, figures)
     return figures
@@ -62,7 +58,7 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
     for images, key in ((data.example, "data"), (generated, "generator")):
         targets = torch.zeros(2, module.condition)
         logits = attempt(
-            lambda x, y=targets: module.judged(module.discriminator, x, y), images, "discriminator", "images"
+            lambda x, y=targets: module.discriminate(module.discriminator, x, y), images, "discriminator", "images"
         )
         if logits.shape != (2,):
             raise ValueError(f"discriminator.network must give one logit for each of the {key}'s images")
