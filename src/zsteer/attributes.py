@@ -6,6 +6,7 @@ attribute is reported before torch is loaded.
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 # Share of CelebA's images that have the attribute, in per cent, in the order of CelebA's annotation file.
@@ -97,6 +98,7 @@ LABEL_QUALITY = {
 }
 
 
+@cache
 def _key(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 

