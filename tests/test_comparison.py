@@ -143,6 +143,7 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
         (["+contenders.a=['method=ascent']", "targets=[]"], "targets=[]: what=methods needs some"),
         (["+contenders.a=['method=ascent']", "targets=[Smilling]"], "did you mean 'Smiling'?"),
         (["+contenders.a=['method=ascent']", "targets=[Smiling,age]"], "all of them labels, or all of them factors"),
+        (["+contenders.a=['method=ascent']", "targets=[Smiling,Male+Bald]"], "or one that joins several"),
         (["+contenders.a=['method=ascend']", "targets=[Smiling]"], "ascend"),
         (["+contenders.a=['penalty_weight=-1']", "targets=[Smiling]"], "penalty_weight=-1"),
     ],

@@ -101,6 +101,23 @@ def test_a_factor_is_steered_and_judged_by_regressors_beside_the_labels(command,
     assert history["logits"].shape == (25, 4, 46)  # the forty labels are kept in place too
 
 
+def test_several_attributes_are_steered_as_one_that_is_there_where_all_of_them_are(command):
+    words = ("num_images=4", "num_steps=8", "method=ascent", "preserve=all", "judge=none")
+    ended = command("steer", "target=smiling+Eyeglasses", *words)
+    assert ended.code == 0, ended.err
+    metrics = json.loads((ended.folder / "metrics.json").read_text())
+    assert metrics["target"] == "Smiling+Eyeglasses"
+    logits = load_file(ended.folder / "history.safetensors")["logits"].double()
+    assert logits.shape == (9, 4, 41)
+    both = logits[:, :, 31].sigmoid() * logits[:, :, 15].sigmoid()
+    torch.testing.assert_close(logits[:, :, 40], both.log() - (1 - both).log(), rtol=1e-3, atol=1e-3)
+    assert logits[-1, :, 40].min() > logits[0, :, 40].max()
+    events = EventAccumulator(str(ended.folder)).Reload()
+    others = [k for k in range(40) if k not in (31, 15)]
+    drift = (logits[-1] - logits[0])[:, others].norm(dim=1).mean().item()
+    assert events.Scalars("steer/other_change")[-1].value == pytest.approx(drift, rel=1e-4)
+
+
 def test_remove_lowers_what_add_raises(command):
     logits = {}
     for edit in ("add", "remove"):
@@ -204,6 +221,10 @@ def test_a_completed_run_is_not_overwritten(command, tmp_path):
 
 SETTINGS = {
     "unknown target, the nearest suggested": (["target=Smilling"], ["target='Smilling'", "'Smiling'"]),
+    "an unknown one of several targets": (["target=Male+Smilling"], ["target='Smilling'", "'Smiling'"]),
+    "a factor among several targets": (["target=Male+age"], ["target=Male+age", "age", "factor", "labels"]),
+    "a target joined with itself": (["target=Male+male"], ["target=Male+male", "different"]),
+    "one of several targets to be preserved": (["target=Male+Bald", "preserve=[Bald]"], ["must not name the target"]),
     "unknown edit": (["edit=change"], ["edit=change", "add, remove"]),
     "negative penalty": (["penalty_weight=-0.1"], ["penalty_weight=-0.1"]),
     "penalty that is no number": (["penalty_weight=nan"], ["penalty_weight=nan"]),

@@ -130,6 +130,8 @@ def test_changes_in_both_directions_do_not_cancel():
 def test_others_leave_out_the_target_and_what_excludes_it():
     assert others_of("Goatee", NAMES) == ["Smiling", "Mustache", "Male"]
     assert others_of("No_Beard", NAMES) == ["Smiling", "Male"]
+    assert others_of("Goatee+Male", [*NAMES, "Goatee+Male"]) == ["Smiling", "Mustache"]
+    assert "No_Beard" in others_of("Goatee+Male", [*NAMES, "Goatee+Male"], entailed=True)
     assert others_of("Smiling", CELEBA) == [name for name in CELEBA if name != "Smiling"]
 
 

@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations
 
 from zsteer.networks import (
     Classifier,
+    Conjunction,
     DCGANGenerator,
     Discriminator,
     Generator,
@@ -305,3 +306,16 @@ def test_frozen_again_changes_nothing_more():
     torch.testing.assert_close(
         frozen(once, torch.float64)(noise(3, 6, torch.float64)), once(noise(3, 6, torch.float64)), rtol=0, atol=0
     )
+
+
+@pytest.mark.parametrize("any_of", [False, True])
+def test_a_conjunction_adds_the_logit_of_all_or_any_of_independent_events(any_of):
+    logits = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 4.0, 0.0], [200.0, 0.0, 300.0], [-200.0, 0.0, -300.0]])
+    seen = Conjunction(nn.Flatten(), [0, 2], any_of)(logits[:, :, None, None])
+    assert torch.equal(seen[:, :3], logits)
+    one, other = logits[:2, 0].double().sigmoid(), logits[:2, 2].double().sigmoid()
+    probability = one + other - one * other if any_of else one * other
+    torch.testing.assert_close(seen[:2, 3].double().sigmoid(), probability, rtol=1e-6, atol=0)
+    assert seen.isfinite().all()  # where a probability rounds to 0 or 1, too
+    assert seen[2, 3] > 80
+    assert seen[3, 3] < -80

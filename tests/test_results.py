@@ -10,11 +10,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from zsteer.pictures import grid_of, save_picture
 from zsteer.results import picture, save_history, table, write_events
-from zsteer.rows import Rows
 from zsteer.steering import History
 
 NUM, STEPS, Z_DIM, CLASSES = 3, 4, 5, 6
-TARGETS = [1, 1, 4]
+TARGET, JOINED = 4, (1, 2)
 SHOWN = (0, 2, 4)
 
 
@@ -38,12 +37,6 @@ def history():
         [torch.randn(NUM, generator=generator) for _ in range(STEPS)],
         images,
     )
-
-
-@pytest.fixture
-def rows():
-    jobs = [Rows.of_job(1, target, 1.0, 0.1, 0.5, torch.arange(CLASSES) != target) for target in TARGETS]
-    return Rows.joined(jobs)
 
 
 def centre(image, row, column, num_rows=3, num_columns=NUM):
@@ -145,8 +138,8 @@ FIGURES = {"gain_classifier": 1.5, "gain_judge": None}
 
 
 @pytest.fixture
-def events(tmp_path, history, rows):
-    write_events(tmp_path, history, rows, picture(history), SETTINGS, FIGURES)
+def events(tmp_path, history):
+    write_events(tmp_path, history, [TARGET, *JOINED], picture(history), SETTINGS, FIGURES)
     accumulator = EventAccumulator(str(tmp_path), size_guidance={IMAGES: 0})
     return accumulator.Reload()
 
@@ -157,7 +150,7 @@ def scalars(events, tag):
 
 def test_events_hold_the_target_logit_of_each_step(events, history):
     expected = {
-        step: sum(logits[i, TARGETS[i]].item() for i in range(NUM)) / NUM for step, logits in enumerate(history.logits)
+        step: sum(logits[i, TARGET].item() for i in range(NUM)) / NUM for step, logits in enumerate(history.logits)
     }
     assert scalars(events, "steer/target_logit") == pytest.approx(expected)
 
@@ -172,7 +165,8 @@ def test_events_hold_the_distance_of_the_other_logits_from_the_start(events, his
     for step, logits in enumerate(history.logits):
         distances = []
         for i in range(NUM):
-            squares = [(logits[i, k] - history.logits[0][i, k]).item() ** 2 for k in range(CLASSES) if k != TARGETS[i]]
+            others = [k for k in range(CLASSES) if k not in (TARGET, *JOINED)]
+            squares = [(logits[i, k] - history.logits[0][i, k]).item() ** 2 for k in others]
             distances.append(math.sqrt(sum(squares)))
         expected[step] = sum(distances) / NUM
     assert scalars(events, "steer/other_change") == pytest.approx(expected)
@@ -232,8 +226,8 @@ def test_hparams_row_has_the_figures_and_no_placeholder(events):
     assert "hp_metric" not in events.Tags()["scalars"]
 
 
-def test_events_of_a_run_are_in_one_file_of_its_folder(tmp_path, history, rows):
-    write_events(tmp_path / "run", history, rows, picture(history), SETTINGS, FIGURES)
+def test_events_of_a_run_are_in_one_file_of_its_folder(tmp_path, history):
+    write_events(tmp_path / "run", history, [TARGET], picture(history), SETTINGS, FIGURES)
     assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 1
     assert list((tmp_path / "run").rglob("version_*")) == []
 

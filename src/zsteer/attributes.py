@@ -145,6 +145,22 @@ def resolve(names: Any, key: str = "classifier.attributes") -> tuple[str, ...]:
     return resolved
 
 
+def parts(target: str) -> tuple[str, ...]:
+    """The attributes that a target joins, as in `Smiling+Eyeglasses`; of any other name, itself."""
+    return tuple(canonical(part.strip()) for part in str(target).split("+"))
+
+
+def joined(target: str, names: Sequence[str], owner: str = "the classifier") -> tuple[str, ...]:
+    """The attributes that a target joins, as they stand in `names`; none if it is one of `names` itself.
+
+    Raises:
+        ValueError: as `find`.
+    """
+    if "+" not in str(target) or _key(target) in map(_key, names):
+        return ()
+    return tuple(names[find(part, names, owner=owner)] for part in parts(target))
+
+
 def entailed(name: str) -> frozenset[str]:
     """The attributes that exclude `name` and therefore change with it (see `EXCLUSIVE`)."""
     return _partners(name, EXCLUSIVE)
@@ -156,7 +172,7 @@ def measured(name: str) -> frozenset[str]:
 
 
 def _partners(name: str, pairs: Sequence[tuple[str, str]]) -> frozenset[str]:
-    return frozenset(other for pair in pairs if name in pair for other in pair if other != name)
+    return frozenset(other for part in parts(name) for pair in pairs if part in pair for other in pair if other != part)
 
 
 def needs_regressor(section: Mapping[str, Any], target: str) -> bool:

@@ -37,11 +37,10 @@ def steer(cfg: DictConfig) -> None:
     for role in NETWORKS:
         network(cfg, role)
     names = attributes.steerable(cfg.classifier, "classifier")
-    attributes.find(cfg.target, names)
+    target(cfg.target, cfg.classifier, names)
     if cfg.judge is not None:
-        judged = attributes.steerable(cfg.judge, "judge")
         try:
-            attributes.find(cfg.target, judged, owner="the judge")
+            target(cfg.target, cfg.judge, attributes.steerable(cfg.judge, "judge"), owner="the judge")
         except ValueError as error:
             raise ValueError(f"{error}; or switch the judge off with judge=none") from error
     preserve(cfg.preserve, cfg.target, names)
@@ -63,6 +62,18 @@ def steer(cfg: DictConfig) -> None:
         existing_file(cfg.noise, "noise")
 
 
+def target(wanted: str, section: Mapping[str, Any], names: Sequence[str], owner: str = "the classifier") -> None:
+    """One of the names that a classifier's config section can be asked for, or several of its labels joined by `+`."""
+    parts = attributes.joined(wanted, names, owner)
+    if not parts:
+        attributes.find(wanted, names, owner=owner)
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"target={wanted} must join different attributes")
+    labels = () if "scale" in section else attributes.resolve(section["attributes"])
+    if factors := [part for part in parts if part not in labels]:
+        raise ValueError(f"target={wanted} joins {factors[0]}, which is a factor; only labels can be joined")
+
+
 def preserve(wanted: Any, target: str, names: Sequence[str]) -> None:
     """`all`, `others`, or a list of attributes without the target."""
     if isinstance(wanted, str):
@@ -72,7 +83,7 @@ def preserve(wanted: Any, target: str, names: Sequence[str]) -> None:
     if not isinstance(wanted, Sequence | ListConfig):
         raise ValueError(f"preserve={wanted} must be all, others or a list of attributes")
     columns = [attributes.find(str(name), names, key="preserve") for name in wanted]
-    if attributes.find(target, names) in columns:
+    if any(attributes.find(part, names) in columns for part in attributes.joined(target, names) or (target,)):
         raise ValueError(f"preserve={list(wanted)} must not name the target, {target}")
 
 

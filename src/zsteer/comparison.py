@@ -122,10 +122,13 @@ def hold_trials(cfg: DictConfig, folder: Path) -> Comparison:
 
     Raises:
         ValueError, FileNotFoundError: a setting of a contender is wrong, a network does not fit, or some of the targets
-            are the regressor's and others not, so that the judge would not be the same for all.
+            are the regressor's or join several and others not, so that the judge would not be the same for all.
     """
-    if len({attributes.needs_regressor(cfg.judge, target) for target in cfg.targets}) > 1:
-        raise ValueError(f"targets={list(cfg.targets)} must be all of them labels, or all of them factors")
+    kinds = {(attributes.needs_regressor(cfg.judge, target), "+" in target and target) for target in cfg.targets}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"targets={list(cfg.targets)} must be all of them labels, or all of them factors, or one that joins several"
+        )
     jobs = {name: [_job(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
     bench, group, trials = None, None, {}
     bar = tqdm([(name, job) for name, own in jobs.items() for job in own], desc="Comparing", unit="trial")

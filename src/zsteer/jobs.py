@@ -40,13 +40,14 @@ SAMPLE_BATCH = 200
 class Steered:
     """What a job did: its history, its settings and figures as in `metrics.json`, its picture.
 
-    `side_effects` is the judge's mean |Δ| / σ of each attribute that the target does not entail. `kept` goes into the
-    history's file beside it, for a sweep's summary: `first_image` uint8 `[2, 3, H, W]` at the start and the end, and
-    with a judge its `judge_logits` `[2, n, K]` then, and each image's `judge_gain` and `judge_dependency` `[n]`.
+    `columns` are the classifier's of the target and of what it joins. `side_effects` is the judge's mean |Δ| / σ of
+    each attribute that the target does not entail. `kept` goes into the history's file beside it, for a sweep's
+    summary: `first_image` uint8 `[2, 3, H, W]` at the start and the end, and with a judge its `judge_logits`
+    `[2, n, K]` then, and each image's `judge_gain` and `judge_dependency` `[n]`.
     """
 
     history: History
-    rows: Rows
+    columns: list[int]
     settings: dict[str, Any]
     figures: dict[str, float | None]
     side_effects: dict[str, float]
@@ -63,7 +64,7 @@ class Steered:
         encoded = png(self.image)
         results.save_history(folder / "history.safetensors", self.history, self.kept)
         save_picture(folder / "steering.png", encoded)
-        results.write_events(folder, self.history, self.rows, self.image, self.settings, self.figures, encoded)
+        results.write_events(folder, self.history, self.columns, self.image, self.settings, self.figures, encoded)
         write_json(folder / "metrics.json", self.content)
 
     @property
@@ -123,15 +124,17 @@ def perform(cfg: DictConfig) -> Steered:
 def group_of(cfg: DictConfig) -> str:
     """What jobs must have in common to be steered together, as text: networks, method, precision, number of steps.
 
-    All else differs from row to row: target, edit, penalty, step size, seed, noise, number of images.
+    All else differs from row to row: target (but for one that joins several, for which the networks have a logit
+    more), edit, penalty, step size, seed, noise, number of images.
     """
     sections = [cfg[name] for name in ("generator", "classifier", "judge", "method", "trainer")]
     shared = [section and OmegaConf.to_container(section, resolve=True) for section in sections]
-    joined = [attributes.needs_regressor(section, cfg.target) for section in (cfg.classifier, cfg.judge) if section]
+    regressors = [attributes.needs_regressor(section, cfg.target) for section in (cfg.classifier, cfg.judge) if section]
+    joined = (cfg.target, cfg.edit) if "+" in str(cfg.target) else None
     random = any(
         section and section.get("checkpoint") is None for section in (cfg.generator, cfg.classifier, cfg.judge)
     )
-    return json.dumps([shared, joined, cfg.num_steps, cfg.seed if random else None])
+    return json.dumps([shared, regressors, joined, cfg.num_steps, cfg.seed if random else None])
 
 
 class Bench:
@@ -253,7 +256,10 @@ class Bench:
         image = results.picture(history, captions)
         ends = torch.stack([history.images[step][0] for step in (0, last)])
         kept = {"first_image": ((ends.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), **judged}
-        return Steered(history, plan.rows, plan.settings, figures, effects, image, kept)
+        names = networks.classifier.names
+        aim = dict.fromkeys((target, *attributes.parts(target)))
+        columns = [names.index(name) for name in aim if name in names]
+        return Steered(history, columns, plan.settings, figures, effects, image, kept)
 
     @cached_property
     def references(self) -> list[Float[Tensor, "samples k"]]:

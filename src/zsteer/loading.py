@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zsteer import attributes
 from zsteer.checkpoints import load_weights
-from zsteer.networks import JoinedClassifier, frozen, z_dim_of
+from zsteer.networks import Conjunction, JoinedClassifier, frozen, z_dim_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ def load_networks(cfg: DictConfig, dtype: torch.dtype = torch.float32) -> Networ
     """
     generator = load_network(cfg.generator, "generator")
     images = try_generator(generator, dtype)
-    classifier = load_classifier(cfg.classifier, "classifier", images, cfg.target)
-    judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images.float(), cfg.target)
+    aim = (cfg.target, cfg.edit)
+    classifier = load_classifier(cfg.classifier, "classifier", images, *aim)
+    judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images.float(), *aim)
     return Networks(generator, classifier, judge)
 
 
@@ -60,13 +61,14 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
 
 
 def load_classifier(
-    section: DictConfig, role: str, images: Float[Tensor, "2 3 h w"], target: str | None = None
+    section: DictConfig, role: str, images: Float[Tensor, "2 3 h w"], target: str | None = None, edit: str = "add"
 ) -> NamedClassifier:
     """The classifier of a config group and its attributes' names, tried on two images.
 
     Args:
         target: the attribute to be steered; where it is one of the section's `regressor`, that joins the classifier. A
-            regressor's section has a `scale` (see `JoinedClassifier`).
+            regressor's section has a `scale` (see `JoinedClassifier`). One that joins several labels is a name more.
+        edit: what shall be done to the target.
 
     Raises:
         ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs.
@@ -83,6 +85,9 @@ def load_classifier(
         regressor = load_classifier(section.regressor, f"{role}.regressor", images)
         joined = JoinedClassifier(network, regressor.network, section.regressor.scale)
         return NamedClassifier(joined, names + regressor.names, regressor.factors)
+    if target is not None and (parts := attributes.joined(target, names)):
+        network = Conjunction(network, [names.index(part) for part in parts], any_of=edit == "remove")
+        names += ("+".join(parts),)
     return NamedClassifier(network, names, frozenset(names if "scale" in section else ()))
 
 

@@ -67,9 +67,11 @@ def by_image(judge: Scored, target: str, sign: float, others: Sequence[str]) -> 
 
 
 def others_of(target: str, names: Sequence[str], entailed: bool = False) -> list[str]:
-    """All attributes but the target and, unless `entailed`, those that change with it by their meaning."""
+    """All attributes but the target, its parts and, unless `entailed`, those that change with them by their meaning."""
     target = names[attributes.find(target, names)]
-    left_out = {target} if entailed else {target} | attributes.entailed(target) | attributes.measured(target)
+    left_out = {target, *attributes.parts(target)}
+    if not entailed:
+        left_out |= attributes.entailed(target) | attributes.measured(target)
     return [name for name in names if name not in left_out]
 
 

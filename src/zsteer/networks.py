@@ -5,10 +5,11 @@ classifier maps images to logits `[n, K]`.
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -159,6 +160,31 @@ class JoinedClassifier(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         return torch.cat([self.classifier(images), self.scale * self.regressor(images)], dim=1)
+
+
+class Conjunction(nn.Module):
+    """A classifier with one logit more, the last: that several of its attributes are there together.
+
+    The probability is that of independent events, Π σ(l) over the attributes' logits l.
+
+    Args:
+        columns: of the attributes.
+        any_of: the logit is that any of them is there, 1 − Π σ(−l), which an edit that removes them all must lower.
+    """
+
+    def __init__(self, classifier: nn.Module, columns: Sequence[int], any_of: bool = False):
+        super().__init__()
+        self.classifier, self.any_of = classifier, any_of
+        self.register_buffer("columns", torch.tensor(columns))
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        logits = self.classifier(images)
+        sign = -1 if self.any_of else 1
+        parts = logits[:, self.columns].to(torch.promote_types(logits.dtype, torch.float32))
+        all_there = F.logsigmoid(sign * parts).sum(dim=1, keepdim=True)  # log p
+        all_there = all_there.clamp_max(-torch.finfo(parts.dtype).tiny)  # 1 − p may not be 0
+        joint = sign * (all_there - torch.log(-torch.expm1(all_there)))
+        return torch.cat([logits, joint.to(logits.dtype)], dim=1)
 
 
 def penultimate(network: nn.Module, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:

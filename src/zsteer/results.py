@@ -12,7 +12,6 @@ from torch import Tensor
 from zsteer.events import Events
 from zsteer.files import whole
 from zsteer.pictures import Png, captioned, grid_of, png, row_of
-from zsteer.rows import Rows
 from zsteer.steering import History
 
 
@@ -42,7 +41,7 @@ def picture(history: History, captions: Sequence[str] = ()) -> Float[Tensor, "3 
 def write_events(
     folder: Path,
     history: History,
-    rows: Rows,
+    columns: Sequence[int],
     image: Float[Tensor, "3 h w"],
     settings: Mapping[str, Any],
     figures: Mapping[str, float | None],
@@ -51,14 +50,15 @@ def write_events(
     """Write TensorBoard events: scalars per step, images at the shown steps, the picture, one HParams row.
 
     Args:
+        columns: of the target's logit and, behind it, of what else does not count as change of others.
         encoded: the picture `image` where it is encoded already.
     """
     events = Events()
-    target = rows.target[:, None]
     noise, logits = torch.stack(history.noise), torch.stack(history.logits)
-    change = (logits - logits[0]).scatter(2, target.expand(len(logits), -1, 1), 0.0)
+    change = logits - logits[0]
+    change[:, :, columns] = 0.0
     scalars = {
-        "steer/target_logit": logits.gather(2, target.expand(len(logits), -1, 1)).mean(dim=(1, 2)),
+        "steer/target_logit": logits[:, :, columns[0]].mean(dim=1),
         "steer/other_change": change.norm(dim=2).mean(dim=1),
         "steer/noise_norm": noise.norm(dim=2).mean(dim=1),
         "steer/score": torch.stack(history.scores).mean(dim=1),
