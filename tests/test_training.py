@@ -114,6 +114,30 @@ def test_gan_runs_scores_are_those_of_its_average(gan, root):
     assert logged[-1].value == pytest.approx(figures["fid_judge/procedural64-uint8/val/16-ema"], rel=1e-5)
 
 
+R3GAN_NARROW = ["generator.network.width=0.0625", "discriminator.network.width=0.0625"]
+NARROW = ["generator.network.hidden_dim=4", "discriminator.network.hidden_dim=4"]
+PRESETS = {
+    "wgan_gp_small": NARROW,
+    "sngan_small": NARROW,
+    "r3gan_small": [],
+    "celeba_tutorial_gan": NARROW,
+    "celeba_sngan": NARROW,
+    "celeba_r3gan": R3GAN_NARROW,
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_train(run, preset):
+    words = ["data=procedural", "judge=none", "data.batch_size=4", "max_images=8", "trainer.log_every_n_steps=1"]
+    figures, folder, _ = run(train_gan, "train_gan", f"experiment={preset}", *words, *PRESETS[preset])
+    assert figures["num_images"] >= 8
+    exported = load_file(folder / "generator.safetensors")
+    assert all(tensor.isfinite().all() for tensor in exported.values())
+    if preset == "celeba_r3gan":  # whose settings are schedules
+        events = EventAccumulator(str(folder)).Reload()
+        assert [event.step for event in events.Scalars("train/r2")] == [0, 1]
+
+
 def test_gan_without_a_judge_has_no_scores(run):
     figures, _, _ = run(train_gan, "train_gan", *GAN, "judge=none", "max_images=16")
     assert figures == {"num_images": 16}
