@@ -120,7 +120,7 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
     page = (ended.folder / "report.html").read_text()
     assert "http" not in page.replace("<!doctype html>", "")
     assert page.count('class="trial"') == 2
-    for picture in ("frontier.png", "rescoring.png"):
+    for picture in ("frontier.png", "rescoring.png", "faces.png"):
         assert (ended.folder / picture).read_bytes().startswith(b"\x89PNG")
     trials = sorted((ended.folder / "trials").iterdir())
     written = [path.stat().st_mtime_ns for path in trials]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
@@ -65,6 +66,33 @@ def save_picture(path: Path, image: Float[Tensor, "3 h w"] | Png) -> None:
     """Write a picture in [0, 1] as PNG."""
     with whole(path) as temporary:
         temporary.write_bytes((image if isinstance(image, Png) else png(image)).data)
+
+
+def sheet(lines: Sequence[tuple[str, Sequence[np.ndarray | None]]], titles: Sequence[str] = ()) -> Png:
+    """Pictures uint8 `[h, w, 3]` of one size in lines that have labels, below the titles of their columns.
+
+    Args:
+        lines: each line's label and its pictures; None leaves a gap.
+    """
+    import matplotlib
+
+    # Pillow's own font lacks λ.
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 11)
+    height, width, _ = next(picture for _, line in lines for picture in line if picture is not None).shape
+    left = 12 + max(int(font.getlength(text)) for label, _ in lines for text in label.split("\n"))
+    top = 20 if titles else PADDING
+    columns = max(len(line) for _, line in lines)
+    image = Image.new("RGB", (left + columns * (width + PADDING), top + len(lines) * (height + PADDING)), "white")
+    draw = ImageDraw.Draw(image)
+    for column, title in enumerate(titles):
+        draw.text((left + column * (width + PADDING) + width / 2, top / 2), title, "black", font, "mm")
+    for row, (label, line) in enumerate(lines):
+        y = top + row * (height + PADDING)
+        draw.multiline_text((left - 6, y + height / 2), label, "black", font, "rm", align="right")
+        for column, picture in enumerate(line):
+            if picture is not None:
+                image.paste(Image.fromarray(picture), (left + column * (width + PADDING), y))
+    return encoded(image)
 
 
 def grid_of(images: Float[Tensor, "n 3 h w"], columns: int) -> Float[Tensor, "3 height width"]:

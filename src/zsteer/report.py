@@ -16,14 +16,14 @@ from torch import Tensor
 
 from zsteer.comparison import LEVELS, TABLE_LEVELS, Comparison, Row
 from zsteer.files import whole
-from zsteer.pictures import Png, plotting, png_of, save_picture
+from zsteer.pictures import Png, plotting, png_of, save_picture, sheet
 from zsteer.sweeps import interval
 
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
 def write(folder: Path, comparison: Comparison, rows: Sequence[Row]) -> None:
-    """Write `methods.csv`, `methods.md`, `frontier.png`, `rescoring.png` and `report.html`.
+    """Write `methods.csv`, `methods.md`, `frontier.png`, `rescoring.png`, `faces.png` and `report.html`.
 
     Args:
         rows: the figures, as `comparison.figures` gives them.
@@ -35,6 +35,7 @@ def write(folder: Path, comparison: Comparison, rows: Sequence[Row]) -> None:
     pictures = {"frontier": draw_frontier(comparison), "rescoring": draw_rescoring(comparison)}
     for name, picture in pictures.items():
         save_picture(folder / f"{name}.png", picture)
+    save_picture(folder / "faces.png", draw_faces(comparison))
     write_page(folder / "report.html", comparison, rows, pictures)
 
 
@@ -169,6 +170,26 @@ def draw_frontier(comparison: Comparison) -> Png:
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
     return png_of(figure)
+
+
+def draw_faces(comparison: Comparison) -> Png:
+    """For each target the faces at the start and, for each contender, where they reach the last level.
+
+    A red frame is around those that never did, as they are at the end.
+    """
+    lines = []
+    for target in comparison.targets:
+        trials = {name: comparison.trials[name, target] for name in comparison.contenders}
+        start = trials[comparison.contenders[0]].frames[0]
+        lines.append((target.replace("+", "+\n"), [face.permute(1, 2, 0).numpy() for face in start]))
+        for name, trial in trials.items():
+            faces = trial.frames[-1].permute(0, 2, 3, 1).numpy().copy()
+            never = trial.step[-1].isnan()[: len(faces)].numpy()
+            inside = np.zeros(faces.shape[1:3], dtype=bool)
+            inside[2:-2, 2:-2] = True
+            faces[never[:, None, None] & ~inside] = (220, 0, 0)
+            lines.append((name, list(faces)))
+    return sheet(lines)
 
 
 def draw_rescoring(comparison: Comparison) -> Png:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 
 from zsteer.files import whole
-from zsteer.pictures import Png, encoded, plotting, png_of, save_picture
+from zsteer.pictures import Png, plotting, png_of, save_picture, sheet
 
 Row = dict[str, Any]
 
@@ -153,21 +152,11 @@ def draw_sheet(folder: Path, rows: Sequence[Row]) -> Png | None:
         cells.setdefault(_line_of(row), {}).setdefault(row["penalty_weight"], row)
     if not cells:
         return None
-    pairs = {job["job"]: _first_image(folder / job["job"]) for jobs in cells.values() for job in jobs.values()}
-    height, width = np.max([pair.shape[:2] for pair in pairs.values()], axis=0).tolist()
-    font = ImageFont.load_default(12)
-    left, top = 12 + max(int(font.getlength(line)) for name in cells for line in name.split(", ")), 20
-    sheet = Image.new("RGB", (left + len(weights) * (width + 4), top + len(cells) * (height + 4)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, weight in enumerate(weights):
-        draw.text((left + column * (width + 4) + width / 2, top / 2), f"penalty {weight:g}", "black", font, "mm")
-    for line, (name, jobs) in enumerate(cells.items()):
-        y = top + line * (height + 4)
-        draw.multiline_text((left - 6, y + height / 2), name.replace(", ", "\n"), "black", font, "rm", align="right")
-        for column, weight in enumerate(weights):
-            if weight in jobs:
-                sheet.paste(Image.fromarray(pairs[jobs[weight]["job"]]), (left + column * (width + 4), y))
-    return encoded(sheet)
+    lines = [
+        (name.replace(", ", "\n"), [_first_image(folder / jobs[w]["job"]) if w in jobs else None for w in weights])
+        for name, jobs in cells.items()
+    ]
+    return sheet(lines, [f"λ={weight:g}" for weight in weights])
 
 
 def _first_image(job: Path) -> np.ndarray:
