@@ -649,3 +649,7 @@ def test_grids_are_drawn_at_the_first_batch_and_every_so_many_images(every, num,
     resumed.load_state_dict(grid.state_dict())
     assert resumed.next_at == grid.next_at > num * BATCH
     assert (tmp_path / "samples.png").is_file()
+    sooner = SampleGrid(tmp_path, every_images=4, num_samples=4)
+    sooner.load_state_dict(grid.state_dict())
+    sooner.on_train_start(Trainer(logger=False, enable_checkpointing=False), module)
+    assert sooner.next_at == (num + 1) * BATCH

@@ -85,10 +85,17 @@ class EveryImages(Callback, ABC):
     def act(self, trainer: Trainer, module: GANModule) -> None:
         """What is done; all processes take part."""
 
+    def on_train_start(self, trainer: Trainer, module: GANModule) -> None:
+        if module.num_images > 0:  # a resumed run may have a shorter interval than before
+            self.next_at = min(self.next_at, self._after(module.num_images))
+
     def on_train_batch_end(self, trainer: Trainer, module: GANModule, *_) -> None:
         if module.num_images >= self.next_at:
-            self.next_at = module.num_images - module.num_images % self.every_images + self.every_images
+            self.next_at = self._after(module.num_images)
             self._act(trainer, module)
+
+    def _after(self, num_images: int) -> int:
+        return num_images - num_images % self.every_images + self.every_images
 
     def on_train_end(self, trainer: Trainer, module: GANModule) -> None:
         if self.done_at != module.num_images:
