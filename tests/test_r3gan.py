@@ -19,8 +19,7 @@ SMALL = {"widths": (16, 16, 16, 8, 8), "blocks": 1}
     [(R3GANGenerator, (1, 64), 22.43), (R3GANDiscriminator, (1, 3, 64, 64), 22.38)],
 )
 def test_full_width_has_the_published_parameters_and_arithmetic(kind, inputs, millions):
-    with torch.device("meta"):
-        network, given = kind(), torch.empty(inputs)
+    network, given = kind(), torch.zeros(inputs)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(given)
     assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
@@ -66,7 +65,7 @@ def test_no_layer_normalises_attends_or_saturates():
 def test_layers_outside_of_blocks_start_at_gain_one():
     torch.manual_seed(0)
     generator, discriminator = R3GANGenerator(widths=(256, 64)), R3GANDiscriminator(widths=(256, 64))
-    first, last = generator.linear, discriminator.layers[-3]
+    first, last = generator.linear, discriminator.coarse[-3]
     assert first.weight.std().item() == pytest.approx(1 / math.sqrt(64), rel=0.05)
     assert last.weight.std().item() == pytest.approx(1 / 4, rel=0.05)  # depthwise, 4×4
     assert first.bias is None and last.bias is None
@@ -95,3 +94,24 @@ def test_frozen_generator_equals_the_original():
         nn.init.normal_(parameter, std=0.1)
     noise = torch.randn(3, 64)
     torch.testing.assert_close(frozen(generator, torch.float32)(noise), generator(noise), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "inputs"), [(R3GANGenerator, (2, 64)), (R3GANDiscriminator, (2, 3, 64, 64))])
+def test_under_bfloat16_only_4x4_stays_in_full_precision(kind, inputs):
+    network, seen = kind(**SMALL), set()
+
+    def look(layer, _, output):
+        if isinstance(layer, Block):
+            seen.add((output.shape[-1], output.dtype))
+
+    for layer in network.modules():
+        layer.register_forward_hook(look)
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.randn(inputs)).sum().backward()
+    lower = {(size, torch.bfloat16) for size in (8, 16, 32, 64)}
+    assert seen == {(4, torch.float32), *lower}
+
+
+def test_a_frozen_bfloat16_generator_computes_in_it_throughout():
+    generator = frozen(R3GANGenerator(**SMALL), torch.bfloat16)
+    assert generator(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16

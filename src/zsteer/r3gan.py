@@ -1,7 +1,7 @@
 """R3GAN's generator and discriminator (Huang et al. 2024): residual blocks without normalisation, scaled at the start.
 
 Written from the paper's description. A regularised relativistic loss (`gan_loss=r3gan`) is what lets so plain a pair
-train stably.
+train stably. Under bfloat16 what works at 4×4 pixels stays in full precision, as in the authors' settings.
 """
 
 import math
@@ -46,10 +46,13 @@ class R3GANGenerator(nn.Module):
             if i > 0:
                 layers += [*_conv1x1(stages[i - 1], channels), Upsample()]
             layers += [Block(channels, blocks * len(stages)) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, _gained(nn.Conv2d(stages[-1], im_chan, kernel_size=1, bias=False)))
+        self.coarse = nn.Sequential(*layers[:blocks])  # at 4×4 pixels
+        self.fine = nn.Sequential(*layers[blocks:], _gained(nn.Conv2d(stages[-1], im_chan, kernel_size=1, bias=False)))
 
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
-        return self.layers(self.basis * self.linear(noise)[:, :, None, None])
+        with torch.autocast(noise.device.type, enabled=False):
+            x = self.coarse(self.basis * self.linear(noise)[:, :, None, None])
+        return self.fine(x)
 
 
 class R3GANDiscriminator(nn.Module):
@@ -68,11 +71,18 @@ class R3GANDiscriminator(nn.Module):
                 layers += [Downsample(), *_conv1x1(stages[i - 1], channels)]
             layers += [Block(channels, blocks * len(stages)) for _ in range(blocks)]
         last = stages[-1]
-        layers += [_gained(nn.Conv2d(last, last, kernel_size=4, groups=last, bias=False)), nn.Flatten()]
-        self.layers = nn.Sequential(*layers, _gained(nn.Linear(last, 1, bias=False)))
+        self.fine = nn.Sequential(*layers[:-blocks])
+        self.coarse = nn.Sequential(  # at 4×4 pixels
+            *layers[-blocks:],
+            _gained(nn.Conv2d(last, last, kernel_size=4, groups=last, bias=False)),
+            nn.Flatten(),
+            _gained(nn.Linear(last, 1, bias=False)),
+        )
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-        return self.layers(images).flatten()
+        x = self.fine(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.coarse(x.to(self.coarse[-1].weight.dtype)).flatten()
 
 
 class Block(nn.Module):
