@@ -239,6 +239,7 @@ SETTINGS = {
     "no images": (["num_images=0"], ["num_images=0"]),
     "no step size": (["step_size=0"], ["step_size=0"]),
     "negative step size": (["step_size=-1"], ["step_size=-1"]),
+    "last step of no size": (["last_step_size=0"], ["last_step_size=0"]),
     "infinite step size": (["step_size=inf"], ["step_size=inf"]),
     "step size that is no number": (["step_size=nan"], ["step_size=nan"]),
     "negative seed": (["seed=-1"], ["seed=-1"]),

@@ -56,6 +56,7 @@ JOB = st.fixed_dictionaries(
         "edit": st.sampled_from(["add", "remove"]),
         "penalty_weight": st.sampled_from([0, 0.1, 1]),
         "step_size": st.sampled_from([0.05, 0.3]),
+        "last_step_size": st.sampled_from([0.05, 0.3]),
         "seed": st.integers(0, 2),
         "num_images": st.integers(1, 3),
     }

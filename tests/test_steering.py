@@ -198,6 +198,22 @@ def test_every_ascent_step_has_the_rows_step_size():
     torch.testing.assert_close(lengths, torch.tensor([0.1, 0.1, 0.7, 0.7]).expand(3, 4), rtol=1e-4, atol=1e-5)
 
 
+def test_steps_shrink_or_grow_evenly_to_the_last_ones_size():
+    generator, classifier = golden_networks()
+    rows = joined(rows_of(1, step_size=0.5, last_step_size=0.1), rows_of(1, step_size=0.1, last_step_size=0.2))
+    history = run(generator, classifier, torch.randn(2, 64), rows, Ascent(PLAIN), 5, precision="32-true")
+    lengths = torch.stack(history.noise).diff(dim=0).norm(dim=2)
+    expected = torch.tensor([[0.5, 0.4, 0.3, 0.2, 0.1], [0.1, 0.125, 0.15, 0.175, 0.2]]).T
+    torch.testing.assert_close(lengths, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_step_has_the_first_size():
+    generator, classifier = golden_networks()
+    rows = rows_of(1, step_size=0.5, last_step_size=0.1)
+    history = run(generator, classifier, torch.randn(1, 64), rows, Ascent(PLAIN), 1, precision="32-true")
+    torch.testing.assert_close((history.noise[1] - history.noise[0]).norm(), torch.tensor(0.5), rtol=1e-4, atol=1e-5)
+
+
 def test_on_the_shell_every_row_keeps_its_norm():
     generator, classifier = golden_networks()
     noise = torch.randn(3, 64)

@@ -31,7 +31,8 @@ def steer(cfg: DictConfig) -> None:
         whole_number(cfg[key], key, 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg, "penalty_weight", minimum=0.0)
-    real_number(cfg, "step_size", above=0.0)
+    for key in ("step_size", "last_step_size"):
+        real_number(cfg, key, above=0.0)
     choice(cfg, "edit", tuple(EDITS))
     choice(cfg, "trainer.precision", PRECISIONS)
     for role in NETWORKS:

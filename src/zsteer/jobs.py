@@ -179,7 +179,11 @@ class Bench:
         }
         sign, kept = EDITS[cfg.edit], self._kept(cfg.preserve, names[target])
         until = math.inf if cfg.until is None else self._logit(cfg.until, names[target], sign)
-        rows = Rows.of_job(len(noise), target, sign, settings["penalty_weight"], settings["step_size"], kept, until)
+        rows = Rows.of_job(
+            *(len(noise), target, sign, settings["penalty_weight"], settings["step_size"], kept),
+            until=until,
+            last_step_size=cfg.last_step_size,
+        )
         return Plan(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
 
     def _kept(self, preserve: str | Sequence[str], target: str) -> Bool[Tensor, " k"]:

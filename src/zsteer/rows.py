@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,14 +13,16 @@ from torch import Tensor
 class Rows:
     """The settings of each row, as tensors `[rows]`; `kept` is `[rows, K]`.
 
-    `sign` is +1 to add the target attribute, −1 to remove it; `job_size` is the number of rows of the row's job; `kept`
-    says which logits the penalty holds in place; a row stops once `sign` · its target logit has reached `until`.
+    `sign` is +1 to add the target attribute, −1 to remove it; steps shrink or grow evenly from `step_size` to
+    `last_step_size`; `job_size` is the number of rows of the row's job; `kept` says which logits the penalty holds in
+    place; a row stops once `sign` · its target logit has reached `until`.
     """
 
     target: Int[Tensor, " rows"]
     sign: Float[Tensor, " rows"]
     penalty_weight: Float[Tensor, " rows"]
     step_size: Float[Tensor, " rows"]
+    last_step_size: Float[Tensor, " rows"]
     job_size: Int[Tensor, " rows"]
     until: Float[Tensor, " rows"]
     kept: Bool[Tensor, "rows k"]
@@ -46,6 +48,7 @@ class Rows:
         step_size: float,
         kept: Bool[Tensor, " k"],
         until: float = math.inf,
+        last_step_size: float | None = None,
     ) -> "Rows":
         """The rows of one job, which differ in nothing but their noise."""
         return cls(
@@ -53,6 +56,9 @@ class Rows:
             torch.full((num_rows,), float(sign), dtype=torch.float64),
             torch.full((num_rows,), float(penalty_weight), dtype=torch.float64),
             torch.full((num_rows,), float(step_size), dtype=torch.float64),
+            torch.full(
+                (num_rows,), float(step_size if last_step_size is None else last_step_size), dtype=torch.float64
+            ),
             torch.full((num_rows,), num_rows),
             torch.full((num_rows,), float(until), dtype=torch.float64),
             kept.expand(num_rows, -1),
@@ -62,6 +68,10 @@ class Rows:
         """The same rows on a device, their real numbers as `dtype`."""
         moved = (getattr(self, column.name).to(device) for column in fields(self))
         return Rows(*(column.to(dtype) if column.is_floating_point() else column for column in moved))
+
+    def at(self, progress: float) -> "Rows":
+        """The same rows with the step size of a moment between the first step (0) and the last (1)."""
+        return replace(self, step_size=torch.lerp(self.step_size, self.last_step_size, progress))
 
     def wanted(self, logits: Float[Tensor, "rows k"]) -> Float[Tensor, " rows"]:
         """`sign` · the target's logit of each row: what steering raises."""

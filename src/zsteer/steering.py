@@ -127,7 +127,7 @@ class LatentSteering(LightningModule):
         noise = self.noise.detach().requires_grad_()  # the parameter itself had another shape when it was wrapped
         images, logits = self(noise)
         start = self.history.logits[0] if step else logits.detach()
-        rows = self.rows
+        rows = self.rows.at(step / max(1, self.trainer.num_training_batches - 1))
         where = Step(step, noise, images, logits, start, self.sigma, rows, lambda other: self(other)[1])
         scores, direction = self.method.move(where)
         self._record(step, images, logits)
