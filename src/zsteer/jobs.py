@@ -182,7 +182,7 @@ class Bench:
         rows = Rows.of_job(
             *(len(noise), target, sign, settings["penalty_weight"], settings["step_size"], kept),
             until=until,
-            last_step_size=cfg.last_step_size,
+            last_step_size=float(cfg.last_step_size),
         )
         return Plan(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
 
