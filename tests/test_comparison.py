@@ -17,6 +17,7 @@ from zsteer.comparison import (
     hold,
 )
 from zsteer.jobs import Bench
+from zsteer.reference import BUNDLED
 from zsteer.report import markdown, markdown_of_ends
 from zsteer.run import compose
 
@@ -116,8 +117,14 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
     assert [(row["level"], row["contender"]) for row in rows] == [
         *(("1.0", "tutorial"), ("1.0", "up"), ("2.0", "tutorial"), ("2.0", "up"))
     ]
-    assert "tutorial" in ended.out
+    # The tables say which networks they are about; the bundle keeps its reference logits by the same digits.
+    names = json.loads((ended.folder / "metrics.json").read_text())["fingerprints"]
+    assert all(
+        (BUNDLED / f"{names['generator']}-{names[role]}.safetensors").is_file() for role in ("classifier", "judge")
+    )
     page = (ended.folder / "report.html").read_text()
+    networks = ", ".join(f"{role} {digits}" for role, digits in names.items())
+    assert networks in ended.out and networks in page
     assert "http" not in page.replace("<!doctype html>", "")
     assert page.count('class="trial"') == 2
     for picture in ("frontier.png", "rescoring.png", "faces.png"):

@@ -17,6 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zsteer import comparison, report
+from zsteer.checkpoints import fingerprint
+from zsteer.checks import NETWORKS
 from zsteer.classifier import AttributeMetrics, Figures, means
 from zsteer.data import FaceData, scale
 from zsteer.directions import components, find_directions, mean_gradients
@@ -67,12 +69,14 @@ def methods_compared(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = instantiate(cfg.data)
     assert len(data.store)  # what is wrong with the data is said before anything is steered
     held = comparison.hold_trials(cfg, folder)
-    generator, judge = (frozen(load_network(cfg[role], role), torch.float32) for role in ("generator", "judge"))
+    networks = {role: load_network(cfg[role], role) for role in NETWORKS}
+    generator, judge = (frozen(networks[role], torch.float32) for role in ("generator", "judge"))
     rows = comparison.figures(held, comparison.kernel_distances(held, data, cfg.split, generator, judge))
-    report.write(folder, held, rows)
+    fingerprints = {role: fingerprint(network) for role, network in networks.items()}
+    report.write(folder, held, rows, fingerprints)
     print((folder / "methods.md").read_text(), folder / "report.html", sep="\n")
     ratios = {f"ratio_at_{level:g}_sigma": report.ratios(rows, level) for level in comparison.TABLE_LEVELS}
-    return {"split": cfg.split, "num_images": cfg.num_images, **ratios}
+    return {"split": cfg.split, "num_images": cfg.num_images, "fingerprints": fingerprints, **ratios}
 
 
 @torch.no_grad()

@@ -22,29 +22,35 @@ from zsteer.sweeps import interval
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
-def write(folder: Path, comparison: Comparison, rows: Sequence[Row]) -> None:
+def write(folder: Path, comparison: Comparison, rows: Sequence[Row], fingerprints: Mapping[str, str]) -> None:
     """Write `methods.csv`, `methods.md`, `frontier.png`, `rescoring.png`, `faces.png` and `report.html`.
 
     Args:
         rows: the figures, as `comparison.figures` gives them.
+        fingerprints: of the networks, by their roles, for the tables to name.
     """
     write_csv(folder / "methods.csv", rows)
-    tables = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows)]
+    networks = ", ".join(f"{role} {digits}" for role, digits in fingerprints.items())
+    caption = f"{rows[0]['num_images']} images for each cell; {networks}."
+    tables = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows), caption]
     with whole(folder / "methods.md") as temporary:
         temporary.write_text("\n\n".join(tables) + "\n")
     pictures = {"frontier": draw_frontier(comparison), "rescoring": draw_rescoring(comparison)}
     for name, picture in pictures.items():
         save_picture(folder / f"{name}.png", picture)
     save_picture(folder / "faces.png", draw_faces(comparison))
-    write_page(folder / "report.html", comparison, rows, pictures)
+    write_page(folder / "report.html", comparison, rows, pictures, networks)
 
 
-def write_page(path: Path, comparison: Comparison, rows: Sequence[Row], pictures: Mapping[str, Png]) -> None:
+def write_page(
+    path: Path, comparison: Comparison, rows: Sequence[Row], pictures: Mapping[str, Png], networks: str
+) -> None:
     """Write the page. Nothing in it is loaded from elsewhere: pictures are data URIs, and the script is its own.
 
     Args:
         rows: the figures, as `comparison.figures` gives them.
         pictures: by title.
+        networks: what made them.
     """
     figures: dict[tuple[str, str], dict[float, Row]] = {}
     for row in rows:
@@ -69,6 +75,7 @@ def write_page(path: Path, comparison: Comparison, rows: Sequence[Row], pictures
         contenders=comparison.contenders,
         levels=sorted({row["level"] for row in rows}),
         num_images=rows[0]["num_images"],
+        networks=networks,
         figures=figures,
         pictures={title: _uri(picture.data, "png") for title, picture in pictures.items()},
         last=moments - 1,
