@@ -28,7 +28,7 @@ from zsteer.fidelity import kernel_distance
 from zsteer.files import whole
 from zsteer.jobs import Bench, Plan, group_of
 from zsteer.metrics import sigma_of
-from zsteer.networks import frozen, penultimate
+from zsteer.networks import frozen, pooled_features
 from zsteer.reference import reference_noise
 from zsteer.run import slug
 from zsteer.steering import History
@@ -213,7 +213,8 @@ def _trial(
     judge = frozen(bench.networks.judge.network, torch.float32, bench.device)
 
     def features(z: Tensor) -> Tensor:
-        return torch.cat([penultimate(judge, generator(part.to(bench.device))).cpu() for part in z.split(BATCH_SIZE)])
+        images = (generator(part.to(bench.device)) for part in z.split(BATCH_SIZE))
+        return torch.cat([pooled_features(judge, part)[0].cpu() for part in images])
 
     one, other = features(reference_noise(generator)[: 2 * BATCH_SIZE]).chunk(2)
     usual = 1 - cosine_similarity(one, other).mean()
@@ -316,13 +317,13 @@ def kernel_distances(
     shared = [target for target in comparison.targets if target in data.names]
     features: dict[str, list[Tensor]] = {target: [] for target in shared}
     for images, targets in tqdm(data.split_batches(split, BATCH_SIZE), desc="Looking at the data"):
-        seen = penultimate(judge, scale(images))
+        seen, _ = pooled_features(judge, scale(images))
         for target in shared:
             features[target].append(seen[targets[:, data.names.index(target)] > 0.5])
     noise, reference = reference_noise(generator), comparison.references[1]
 
     def samples(z: Tensor) -> Tensor:
-        return torch.cat([penultimate(judge, generator(part)) for part in z.split(BATCH_SIZE)])
+        return torch.cat([pooled_features(judge, generator(part))[0] for part in z.split(BATCH_SIZE)])
 
     distances: dict[Key, float | None] = {}
     for target in shared:

@@ -187,18 +187,6 @@ class Conjunction(nn.Module):
         return torch.cat([logits, joint.to(logits.dtype)], dim=1)
 
 
-def penultimate(network: nn.Module, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-    """A classifier's features of images: what enters its last layer."""
-    last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
-    seen: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].flatten(1)))
-    try:
-        network(images)
-    finally:
-        handle.remove()
-    return seen[0]
-
-
 def pooled_features(
     network: nn.Module, images: Float[Tensor, "n 3 h w"]
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
