@@ -48,16 +48,17 @@ bench: $(INSTALLED) ## compare speeds, each with its alternative in the same pro
 pictures: $(INSTALLED) ## draw the README's pictures of faces again
 	$(BIN)/python docs/pictures.py
 
-bundle: $(INSTALLED) ## train the bundled networks again (about four hours on two cores)
+bundle: $(INSTALLED) ## train the bundled networks again (about six hours on two cores)
 	rm -rf outputs/bundle
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_longer
+	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_sharper
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_classifier
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_regressor
 	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge_regressor
 	$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/rates \
-		generator.checkpoint=outputs/bundle/generator_longer/generator.safetensors \
+		generator.checkpoint=outputs/bundle/generator_sharper/generator.safetensors \
 		judge.checkpoint=outputs/bundle/judge/classifier.safetensors
 	$(BIN)/python -m zsteer.bundling outputs/bundle
 

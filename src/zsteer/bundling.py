@@ -16,7 +16,7 @@ from zsteer.run import compose
 FOLDER = BUNDLED.parent
 # Where each network's training run keeps its weights, and the config group that described it.
 SOURCES = {
-    "generator": ("generator_longer/generator.safetensors", "generator"),
+    "generator": ("generator_sharper/generator.safetensors", "generator"),
     "classifier": ("classifier/classifier.safetensors", "classifier"),
     "judge": ("judge/classifier.safetensors", "classifier"),
     "regressor": ("regressor/classifier.safetensors", "classifier"),
@@ -43,7 +43,8 @@ def bundle(trained: Path) -> None:
 def _pack(name: str, trained: Path, group: str, path: str) -> None:
     """Write one network's half-precision weights."""
     source = trained / path
-    about = json.loads(source.with_suffix(".json").read_text())
+    # Where this checkout lies is nobody else's business.
+    about = json.loads(source.with_suffix(".json").read_text().replace(str(FOLDER), FOLDER.name))
     if name == "generator":
         about["figures"] |= json.loads((trained / RATES).read_text())
     target = FOLDER / f"{name}.safetensors"
