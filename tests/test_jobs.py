@@ -111,7 +111,7 @@ def test_several_attributes_are_steered_as_one_that_is_there_where_all_of_them_a
     assert logits.shape == (9, 4, 41)
     both = logits[:, :, 31].sigmoid() * logits[:, :, 15].sigmoid()
     torch.testing.assert_close(logits[:, :, 40], both.log() - (1 - both).log(), rtol=1e-3, atol=1e-3)
-    assert logits[-1, :, 40].min() > logits[0, :, 40].max()
+    assert (logits[-1, :, 40] > logits[0, :, 40] + 1).all()
     events = EventAccumulator(str(ended.folder)).Reload()
     others = [k for k in range(40) if k not in (31, 15)]
     drift = (logits[-1] - logits[0])[:, others].norm(dim=1).mean().item()
@@ -128,12 +128,12 @@ def test_remove_lowers_what_add_raises(command):
 
 
 def test_images_stop_once_the_classifier_is_as_sure_as_asked(command):
-    words = ("method=ascent", "target=Eyeglasses", "until=0.9", "num_steps=12", "num_images=4", "judge=none")
+    words = ("method=ascent", "step_size=0.5", "target=Bangs", "until=0.9", "num_images=4", "judge=none")
     for edit, wanted in (("add", 1), ("remove", -1)):
-        ended = command("steer", *words, f"edit={edit}", f"where={{Eyeglasses: {str(edit == 'remove').lower()}}}")
+        ended = command("steer", *words, f"edit={edit}", f"where={{Bangs: {str(edit == 'remove').lower()}}}")
         assert ended.code == 0, ended.err
         history = load_file(ended.folder / "history.safetensors")
-        sure = (wanted * history["logits"][:, :, 15]).sigmoid() >= 0.9
+        sure = (wanted * history["logits"][:, :, 5]).sigmoid() >= 0.9
         moved = history["noise"].diff(dim=0).abs().amax(dim=2) > 0
         assert torch.equal(moved, ~sure[:-1])
         assert sure.any()
