@@ -117,6 +117,7 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
     assert [(row["level"], row["contender"]) for row in rows] == [
         *(("1.0", "tutorial"), ("1.0", "up"), ("2.0", "tutorial"), ("2.0", "up"))
     ]
+    assert "tutorial" in ended.out
     # The tables say which networks they are about; the bundle keeps its reference logits by the same digits.
     names = json.loads((ended.folder / "metrics.json").read_text())["fingerprints"]
     assert all(

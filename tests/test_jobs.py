@@ -102,16 +102,16 @@ def test_a_factor_is_steered_and_judged_by_regressors_beside_the_labels(command,
 
 
 def test_several_attributes_are_steered_as_one_that_is_there_where_all_of_them_are(command):
-    words = ("num_images=4", "num_steps=8", "method=ascent", "preserve=all", "judge=none")
+    words = ("num_images=4", "num_steps=24", "method=ascent", "preserve=all", "judge=none")
     ended = command("steer", "target=smiling+Eyeglasses", *words)
     assert ended.code == 0, ended.err
     metrics = json.loads((ended.folder / "metrics.json").read_text())
     assert metrics["target"] == "Smiling+Eyeglasses"
     logits = load_file(ended.folder / "history.safetensors")["logits"].double()
-    assert logits.shape == (9, 4, 41)
+    assert logits.shape == (25, 4, 41)
     both = logits[:, :, 31].sigmoid() * logits[:, :, 15].sigmoid()
     torch.testing.assert_close(logits[:, :, 40], both.log() - (1 - both).log(), rtol=1e-3, atol=1e-3)
-    assert (logits[-1, :, 40] > logits[0, :, 40] + 1).all()
+    assert logits[-1, :, 40].min() > logits[0, :, 40].max()
     events = EventAccumulator(str(ended.folder)).Reload()
     others = [k for k in range(40) if k not in (31, 15)]
     drift = (logits[-1] - logits[0])[:, others].norm(dim=1).mean().item()
