@@ -44,7 +44,7 @@ def browser():
     driver.quit()
 
 
-def eventually(look, seconds=90):
+def eventually(look, seconds=300):
     """What `look` gives as soon as it is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -282,7 +282,7 @@ def test_prepare_continues_after_a_kill(root, tmp_path, monkeypatch):
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(root), str(tmp_path / "store")], stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (progress.exists() and progress.read_text().count("\n") >= 3):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -351,7 +351,7 @@ def test_two_thousand_images_survive_a_kill_and_train_both_networks(command, tmp
     words = [*map(str, words), f"hydra.run.dir={tmp_path / 'killed'}"]
     progress = tmp_path / ".celeba64.partial" / "progress"
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (progress.exists() and progress.read_text().count("\n") >= 3):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
@@ -365,6 +365,8 @@ def test_two_thousand_images_survive_a_kill_and_train_both_networks(command, tmp
     drawn = procedural.draw(torch.tensor([5]))[0].numpy()
     assert np.abs(made.images[5].astype(int) - drawn[0]).mean() < 6  # enlarged, compressed, cropped and reduced again
 
+    if form == "zip and csv":
+        return  # the store is the same, so one training is enough
     training = ("data=celeba", f"data.root={tmp_path}", "max_images=640", "data.batch_size=32", "trainer=cpu")
     assert command("train_gan", *training, "generator.network.hidden_dim=4").code == 0
     ended = command("train_classifier", *training, "classifier.network.hidden_dim=4")

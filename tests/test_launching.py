@@ -183,7 +183,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path):
     words += ["hydra.launcher.max_rows=4", "trainer=cpu"]
     command = [sys.executable, "scripts/steer.py", *words]
     with subprocess.Popen([*command, f"hydra.sweep.dir={folder}"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not list(folder.glob("*/metrics.json")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
