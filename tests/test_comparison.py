@@ -66,7 +66,7 @@ def comparison():
 
 
 def test_figures_count_side_effects_arrivals_and_what_only_the_classifier_saw(comparison):
-    rows = {(row["level"], row["contender"]): row for row in figures(comparison, {("better", "b"): 0.9})}
+    rows = {(row["level"], row["contender"]): row for row in figures(comparison, {("better", "b"): (0.9, 0.3)})}
     plain, better = rows[1.0, "plain"], rows[1.0, "better"]
     assert plain["attribute_dependency"] == pytest.approx(0.6)
     assert plain["attribute_dependency_max"] == pytest.approx(0.8)
@@ -75,17 +75,18 @@ def test_figures_count_side_effects_arrivals_and_what_only_the_classifier_saw(co
     assert (better["versus"], better["disjoint"]) == (pytest.approx(0.5), True)
     assert (plain["arrived"], better["arrived"]) == (1.0, 0.5)
     assert plain["hacking_gap"] == pytest.approx(1.0)  # saw 2 σ where the judge saw 1
-    assert (plain["kid_at_end"], better["kid_at_end"]) == (None, 0.9)
+    assert (plain["kid_at_end"], better["kid_at_end"], better["kid_unedited"]) == (None, 0.9, 0.3)
     assert rows[2.0, "plain"]["hacking_gap"] == pytest.approx(2.0)
     assert "| better | 0.30 ± 0.00 (50%) | 0.50 |" in markdown(list(rows.values()), 1.0)
 
 
 def test_ends_are_averaged_over_the_targets_that_have_a_figure():
     rows = [
-        {"level": 1.0, "contender": "a", "success_rate_at_end": s, "preservation_rate_at_end": None, "kid_at_end": k}
-        for s, k in ((0.5, 2.0), (1.0, None))
+        {"level": 1.0, "contender": "a", "success_rate_at_end": s, "preservation_rate_at_end": None}
+        | {"kid_at_end": edited, "kid_unedited": unedited}
+        for s, edited, unedited in ((0.5, 2.0, 1.5), (1.0, None, None), (0.75, 1.0, -0.5))
     ]
-    assert markdown_of_ends(rows).splitlines()[-1] == "| a | 75% | – | 2.00 |"
+    assert markdown_of_ends(rows).splitlines()[-1] == "| a | 75% | – | 3.0 |"
 
 
 def test_a_trials_images_move_in_jobs_of_eight_and_are_judged_at_every_step():

@@ -247,10 +247,11 @@ def along(path: Float[Tensor, "steps n ..."], when: Float[Tensor, " n"]) -> Floa
     return path[before, image] * (1 - share) + path[before + 1, image] * share
 
 
-def figures(comparison: Comparison, kernel_distances: dict[Key, float | None]) -> list[Row]:
+def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, float]]) -> list[Row]:
     """A row for each level, contender and target.
 
-    `versus` is the contender's dependency over the first one's, over the images that reach the level with both.
+    `versus` is the contender's dependency over the first one's, over the images that reach the level with both;
+    `kid_at_end` is the kernel distance of its last images, and `kid_unedited` what that is to be compared with.
     """
     rows = []
     for level in TABLE_LEVELS:
@@ -275,7 +276,7 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, float | None]) -
             )
             row["success_rate_at_end"] = metrics.success_rate(scored, target, comparison.signs[name])
             row["preservation_rate_at_end"] = metrics.preservation_rate(scored, others)
-            row["kid_at_end"] = kernel_distances.get(key)
+            row["kid_at_end"], row["kid_unedited"] = kernel_distances.get(key, (None, None))
             rows.append(row)
     return rows
 
@@ -308,11 +309,12 @@ def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " n"]) -> Row:
 @torch.no_grad()
 def kernel_distances(
     comparison: Comparison, data: FaceData, split: str, generator: nn.Module, judge: nn.Module
-) -> dict[Key, float | None]:
-    """KID in the judge's features of each contender's last images against data that have the attribute.
+) -> dict[Key, tuple[float, float]]:
+    """KID in the judge's features against data that have the attribute: of each contender's last images, and of all
+    unedited samples in which the judge sees the attribute.
 
-    As a ratio to the same distance of as many unedited samples in which the judge sees the attribute; None where the
-    data lack the label or there are too few of either.
+    The estimate has no bias, so that their numbers need not be equal. A target that the data have no label of, or of
+    which there are too few images, is left out, and so is a contender that takes the attribute away.
     """
     shared = [target for target in comparison.targets if target in data.names]
     features: dict[str, list[Tensor]] = {target: [] for target in shared}
@@ -325,17 +327,14 @@ def kernel_distances(
     def samples(z: Tensor) -> Tensor:
         return torch.cat([pooled_features(judge, generator(part))[0] for part in z.split(BATCH_SIZE)])
 
-    distances: dict[Key, float | None] = {}
+    distances: dict[Key, tuple[float, float]] = {}
     for target in shared:
         real = torch.cat(features[target])
-        n = len(comparison.trials[comparison.contenders[0], target].last)
         having = noise[reference[:, attributes.find(target, comparison.classes[1])] > 0]
-        n = min(n, len(having), len(real))
-        if n < MIN_IMAGES:
+        steered = {name: comparison.trials[name, target].last for name, sign in comparison.signs.items() if sign > 0}
+        if min(map(len, (real, having, *steered.values()))) < MIN_IMAGES:
             continue
-        unedited = kernel_distance(real, samples(having[:n]))
-        for name in comparison.contenders:
-            if comparison.signs[name] > 0:
-                last = comparison.trials[name, target].last[:n]
-                distances[name, target] = kernel_distance(real, samples(last)) / unedited
+        unedited = kernel_distance(real, samples(having))
+        for name, last in steered.items():
+            distances[name, target] = kernel_distance(real, samples(last)), unedited
     return distances

@@ -132,14 +132,18 @@ def ratios(rows: Sequence[Row], level: float) -> dict[str, float | None]:
 
 
 def markdown_of_ends(rows: Sequence[Row]) -> str:
-    """How each contender's last images stand, means over the targets."""
+    """How each contender's last images stand, means over the targets; their KID over that of unedited samples."""
     lines = ["| at the end | success | preservation | KID, edited over unedited |", "|---|---|---|---|"]
     for name in dict.fromkeys(row["contender"] for row in rows):
         own = [row for row in rows if row["contender"] == name and row["level"] == TABLE_LEVELS[0]]
         cells = []
-        for figure, style in (("success_rate", ".0%"), ("preservation_rate", ".0%"), ("kid", ".2f")):
-            known = [row[f"{figure}_at_end"] for row in own if row[f"{figure}_at_end"] is not None]
-            cells.append(format(sum(known) / len(known), style) if known else "–")
+        for figure in ("success_rate_at_end", "preservation_rate_at_end"):
+            known = [row[figure] for row in own if row[figure] is not None]
+            cells.append(f"{sum(known) / len(known):.0%}" if known else "–")
+        # Sums, since the distance of good samples can come out at zero.
+        kids = [(row["kid_at_end"], row["kid_unedited"]) for row in own if row["kid_at_end"] is not None]
+        edited, unedited = map(sum, zip(*kids, strict=True)) if kids else (0, 0)
+        cells.append(f"{edited / unedited:.1f}" if unedited > 0 else "–")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
