@@ -1,0 +1,60 @@
+"""Draw what two experiments end in: `python docs/entanglement.py BASE INDEPENDENT SMALL`.
+
+Each is a folder of `evaluate.py experiment=default_against_published`: for the generator of `correlated_data` whose
+`data.correlation` is `celeba`, for its other one, and for that of `small_latent` whose noise has eight numbers.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from zsteer.files import whole
+from zsteer.pictures import plotting
+from zsteer.run import compose
+
+pyplot = plotting()
+LEVEL = 1.0  # σ of judged gain
+TARGETS = list(compose("evaluate").targets)
+PANELS = {"data": ("as CelebA's depend", "independent"), "noise": ("64 numbers", "8 numbers")}
+COLOURS = {"tutorial λ=0.1": "tab:red", "projected": "tab:blue"}
+
+
+def read(folder: str) -> dict[str, np.ndarray]:
+    """Attribute dependency of each contender and its interval `[3, targets]`, NaN where no image arrived."""
+    found = {name: np.full((3, len(TARGETS)), np.nan) for name in COLOURS}
+    with (Path(folder) / "methods.csv").open() as file:
+        for row in csv.DictReader(file):
+            if float(row["level"]) == LEVEL and row["attribute_dependency"]:
+                figures = [row[f"attribute_dependency{end}"] for end in ("", "_low", "_high")]
+                found[row["contender"]][:, TARGETS.index(row["target"])] = figures
+    return found
+
+
+def main(base: str, independent: str, small: str) -> None:
+    """Draw docs/entanglement.png, and print the means over the targets that all reach."""
+    places = np.arange(len(TARGETS))
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.6), dpi=110, sharey=True, layout="constrained")
+    for axis, (title, labels), other in zip(axes, PANELS.items(), (independent, small), strict=True):
+        pair = read(base), read(other)
+        shared = ~np.isnan([figures[name][0] for figures in pair for name in COLOURS]).any(axis=0)
+        for label, figures, style, shift in zip(labels, pair, "o^", (-0.12, 0.12), strict=True):
+            for name, colour in COLOURS.items():
+                mean, low, high = figures[name]
+                errors = [mean - low, high - mean]
+                axis.errorbar(
+                    places + shift, mean, errors, fmt=style, color=colour, ms=5, lw=1, label=f"{name}, {label}"
+                )
+                print(f"{title}, {label}, {name}: {mean[shared].mean():.3f} over {shared.sum()}")
+        axis.set_xticks(places, [target.replace("_", " ") for target in TARGETS], rotation=40, ha="right")
+        axis.set_title(title)
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
+    axes[0].set_ylabel(f"attribute dependency at +{LEVEL:g} σ")
+    with whole(Path(__file__).with_name("entanglement.png")) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
