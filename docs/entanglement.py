@@ -49,7 +49,7 @@ def main(base: str, independent: str, small: str) -> None:
                 print(f"{title}, {label}, {name}: {mean[shared].mean():.3f} over {shared.sum()}")
         axis.set_xticks(places, [target.replace("_", " ") for target in TARGETS], rotation=40, ha="right")
         axis.set_title(title)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="lower left")
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel(f"attribute dependency at +{LEVEL:g} σ")
     with whole(Path(__file__).with_name("entanglement.png")) as temporary:
