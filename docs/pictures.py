@@ -12,7 +12,7 @@ from zsteer import procedural
 from zsteer.attributes import CELEBA
 from zsteer.files import whole
 from zsteer.loading import load_networks
-from zsteer.pictures import grid_of, plotting, save_picture
+from zsteer.pictures import grid_of, plotting, save_picture, to_uint8
 from zsteer.run import compose
 
 pyplot = plotting()
@@ -64,7 +64,7 @@ def named_faces() -> None:
         left.imshow(_row(drawn[has][:PER_ROW]), interpolation="lanczos")
         # The first, not the surest, which would be the prettiest.
         sampled = samples[seen[:, column] > 0][:PER_ROW]
-        right.imshow(_row(((sampled + 1) * 127.5).round().to(torch.uint8)), interpolation="lanczos")
+        right.imshow(_row(to_uint8(sampled)), interpolation="lanczos")
         left.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=9)
         for axis in (left, right):
             axis.set(xticks=[], yticks=[], frame_on=False)

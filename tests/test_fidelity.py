@@ -16,9 +16,9 @@ from zsteer.fidelity import (
     kernel_distance,
     precision_recall,
     samples_of,
-    to_uint8,
 )
 from zsteer.networks import Classifier, ResidualClassifier, pooled_features
+from zsteer.pictures import to_uint8
 
 
 def features(num, seed, shift=0.0, dims=5):

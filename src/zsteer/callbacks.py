@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,23 +19,30 @@ from zsteer.fidelity import (
     enough,
     inceptions_embedding,
     judges_embedding,
-    to_uint8,
 )
 from zsteer.files import whole
 from zsteer.gan import GANModule
-from zsteer.pictures import grid_of, save_picture
+from zsteer.pictures import grid_of, save_picture, to_uint8
 
 COLUMNS = 8
+CLOCK_EVERY = 16  # batches between two looks at the clock, for which several processes have to agree
 
 
 class LastCheckpoint(Callback):
-    """Save the whole state of training every few minutes, at the end and on SIGTERM, always to the same file."""
+    """Save the whole state of training every few minutes, at the end and on SIGTERM, always to the same file.
+
+    Weights that are NaN or infinite end the training with a ValueError, and do not replace the last good file.
+    """
 
     def __init__(self, path: Path, minutes: float):
         self.path, self.seconds = path, 60 * minutes
         self.saved_at = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, *_) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1 and batch_idx % CLOCK_EVERY:
+            return
         due = time.monotonic() - self.saved_at >= self.seconds
         if trainer.strategy.broadcast(due):  # the clocks of several processes differ, but all take part in saving
             self._save(trainer)
@@ -49,6 +57,9 @@ class LastCheckpoint(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         """Save under a temporary name and rename, since a kill or a full disk must leave the last good file."""
+        for name, weight in trainer.lightning_module.named_parameters():
+            if not weight.isfinite().all():
+                raise ValueError(f"training diverged: {name} is NaN or infinite; lower the learning rate")
         if trainer.is_global_zero:
             with whole(self.path) as temporary:
                 trainer.save_checkpoint(temporary)

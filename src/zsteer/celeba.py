@@ -294,6 +294,23 @@ def download(root: str | os.PathLike) -> None:
         raise ValueError(f"data.download=true: torchvision failed ({reason}); {by_hand(Path(root))}") from error
 
 
+def check_sources(root: str | os.PathLike, store: Path) -> None:
+    """Compare what a finished store was made of with the files that are there now, if they are.
+
+    Raises:
+        ValueError: they are others, by the sizes of the annotations, which copies and other paths leave as they are.
+    """
+    try:
+        sources = find_sources(root)
+    except FileNotFoundError:  # they may be deleted once they are converted
+        return
+    made = json.loads((store / "store.json").read_text())["made"].get("annotations", [])
+    if made and [size for _, size, _ in made] != [size for _, size, _ in json.loads(sources.stamp())]:
+        raise ValueError(
+            f"data.store={store} was made of other files than those of data.root={root}; delete it or set data.store"
+        )
+
+
 def celeba_store(
     root: str | os.PathLike,
     store: str | os.PathLike | None = None,
@@ -307,6 +324,7 @@ def celeba_store(
     """
     store = Path(root) / "celeba64" if store is None else Path(store)
     if is_complete(store):
+        check_sources(root, store)
         return ImageStore.open(store)
     if download_files:
         try:

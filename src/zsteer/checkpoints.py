@@ -52,7 +52,7 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, r
     """
     where = f"{role}.checkpoint={path}"
     state = _select(read(Path(path), where), set(network.state_dict()), key, where, role)
-    check_same(state, network.state_dict(), where, role)
+    check_same(state, network.state_dict(), where, f"{role}.network")
     network.load_state_dict(state)
     return network
 
@@ -86,7 +86,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def _source(kind: type) -> str:
-    """The file in which somebody's own network is written; torch and zsteer are known by their versions."""
+    """The file in which somebody's own network is written; torch's and zsteer's classes are known by their names."""
     if kind.__module__.partition(".")[0] in ("torch", "torchvision", "zsteer"):
         return ""
     try:
@@ -174,8 +174,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{list(names[:6])}{' and others' if len(names) > 6 else ''}"
 
 
-def check_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, role: str) -> None:
-    """Compare names and shapes with a network's.
+def check_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, what: str) -> None:
+    """Compare names and shapes with those of `what`, a config key or several.
 
     Raises:
         ValueError: some are missing, unexpected or misshapen.
@@ -193,4 +193,4 @@ def check_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], wher
         if names
     ]
     if parts:
-        raise ValueError(f"{where} does not fit {role}.network: {'; '.join(parts)}; check {role}.network's settings")
+        raise ValueError(f"{where} does not fit {what}: {'; '.join(parts)}; check the settings of {what}")

@@ -11,14 +11,34 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from zsteer import attributes
+from zsteer.files import beside
 
 EDITS = {"add": 1.0, "remove": -1.0}
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
 NUM_NEIGHBOURS = 3  # that precision and recall look at, and so need one image more
 DIRECTION_SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")
 SCHEDULED = ("lr", "beta2")
+COUPLED_OPTIMIZERS = ("LBFGS", "Adafactor", "Muon")  # a number's step depends on the others'
 NETWORKS = ("generator", "classifier", "judge")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+
+# Lightning's words that we set ourselves or have no use for, and ours in their place.
+STEERING_WORDS = {
+    **dict.fromkeys(("max_epochs", "max_steps", "max_time", "limit_train_batches"), "num_steps"),
+    **dict.fromkeys(("logger", "enable_checkpointing", "fast_dev_run"), "none"),
+}
+TRAINING_WORDS = {
+    "max_epochs": "max_images",
+    "enable_checkpointing": "checkpoint_minutes",
+    **dict.fromkeys(("logger", "callbacks", "use_distributed_sampler"), "none"),
+}
+GAN_WORDS = {  # automatic optimization's, which cannot know of two optimizers
+    "accumulate_grad_batches": "gan.accumulate",
+    "gradient_clip_val": "gan.clip_norm",
+    "max_steps": "max_images",
+    "min_steps": "max_images",
+}
+CONTENDERS_WORDS = ("generator", "classifier", "judge", "num_images", "seed", "where", "noise", "target")
 
 
 def steer(cfg: DictConfig) -> None:
@@ -35,8 +55,10 @@ def steer(cfg: DictConfig) -> None:
         real_number(cfg, key, above=0.0)
     choice(cfg, "edit", tuple(EDITS))
     choice(cfg, "trainer.precision", PRECISIONS)
+    trainer(cfg, STEERING_WORDS)
     for role in NETWORKS:
         network(cfg, role)
+    unconditional(cfg)
     names = attributes.steerable(cfg.classifier, "classifier")
     target(cfg.target, cfg.classifier, names)
     if cfg.judge is not None:
@@ -98,6 +120,31 @@ def method(cfg: DictConfig) -> None:
             real_number(cfg, f"method.{key}", minimum=0.0)
     if "source" in cfg.method:
         source(cfg.method.source, "method.source")
+    optimizer = str(cfg.method.optimizer._target_)
+    if optimizer.rpartition(".")[2] in COUPLED_OPTIMIZERS:
+        raise ValueError(
+            f"method.optimizer._target_={optimizer} must step each number by itself, as torch.optim.Adam does, or an "
+            "image's steps would depend on the others'"
+        )
+
+
+def trainer(cfg: DictConfig, words: Mapping[str, str]) -> None:
+    """None of Lightning's words that would be overridden without a word."""
+    for theirs, ours in words.items():
+        if cfg.trainer.get(theirs) is not None:
+            remedy = "leave it out" if ours == "none" else f"use {ours}"
+            raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} cannot be set; {remedy}")
+
+
+def unconditional(cfg: DictConfig) -> None:
+    """A generator whose noise is all noise, as far as the config beside its weights says."""
+    path = cfg.generator.get("checkpoint")
+    condition = beside(path).get("config", {}).get("gan", {}).get("condition", 0)
+    if condition:
+        raise ValueError(
+            f"generator.checkpoint={path} was trained with gan.condition={condition}: its last numbers are targets, "
+            "which only training draws; use a generator without"
+        )
 
 
 def source(wanted: Any, key: str) -> None:
@@ -117,6 +164,7 @@ def train(cfg: DictConfig, *roles: str) -> None:
         whole_number(OmegaConf.select(cfg, key), key, 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg, "checkpoint_minutes", above=0.0)
+    trainer(cfg, TRAINING_WORDS)
     if "gan" in cfg:
         gan(cfg)
     for role in roles:
@@ -126,7 +174,7 @@ def train(cfg: DictConfig, *roles: str) -> None:
 
 
 def gan(cfg: DictConfig) -> None:
-    """The settings that only a GAN has; of Lightning's, those that cannot know of two optimizers are refused."""
+    """The settings that only a GAN has."""
     for key in ("samples_every", "gan.discriminator_steps", "gan.penalty_every", "gan.accumulate"):
         whole_number(OmegaConf.select(cfg, key), key, 1)
     whole_number(cfg.gan.condition, "gan.condition", 0)
@@ -144,16 +192,7 @@ def gan(cfg: DictConfig) -> None:
     parts = cfg.gan.accumulate
     if cfg.data.batch_size % parts:
         raise ValueError(f"gan.accumulate={parts} must divide data.batch_size={cfg.data.batch_size}")
-    ours = {
-        "accumulate_grad_batches": "gan.accumulate",
-        "gradient_clip_val": "gan.clip_norm",
-        "max_steps": "max_images",
-        "min_steps": "max_images",
-        "max_epochs": "max_images",
-    }
-    for theirs, key in ours.items():
-        if cfg.trainer.get(theirs) is not None:
-            raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} cannot know of two optimizers; use {key}")
+    trainer(cfg, GAN_WORDS)
     network(cfg, "judge")
     choice(cfg, "scores.split", ("train", "val", "test", "all"))
     whole_number(cfg.scores.every_images, "scores.every_images", 1)
@@ -180,10 +219,25 @@ def evaluate(cfg: DictConfig) -> None:
         if cfg[role] is None:
             raise ValueError(f"{role}=none: what={cfg.what} needs one")
         network(cfg, role)
+        if role == "generator":
+            unconditional(cfg)
     if cfg.what == "methods":
-        for key in ("contenders", "targets"):
-            if not cfg[key]:
-                raise ValueError(f"{key}={cfg[key]}: what=methods needs some; experiment=methods has them")
+        comparison(cfg)
+
+
+def comparison(cfg: DictConfig) -> None:
+    """Contenders and targets, and no contender with words of its own for what all have to share."""
+    for key, kind in (("contenders", DictConfig), ("targets", ListConfig)):
+        if not cfg[key] or not isinstance(cfg[key], kind):
+            example = "targets=[Smiling,Bangs]" if key == "targets" else "experiment=methods"
+            raise ValueError(f"{key}={cfg[key]}: what=methods needs some, as in {example}")
+    for name, words in cfg.contenders.items():
+        if not isinstance(words, ListConfig):
+            raise ValueError(f"contenders.{name}={words} must be a list of words, as in [method=ascent,num_steps=40]")
+        for word in words:
+            key = str(word).lstrip("+~").partition("=")[0].partition(".")[0]
+            if key in CONTENDERS_WORDS:
+                raise ValueError(f"contenders.{name}: {word} cannot differ among contenders; give {key} to all")
 
 
 def network(cfg: DictConfig, role: str) -> None:

@@ -185,6 +185,13 @@ class ClassifierModule(LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = self.optimizer_factory(self.parameters())
-        total = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 1  # of which each is the whole stream; see `zsteer.training.fit`
+        total = int(self.trainer.estimated_stepping_batches) // epochs
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.max_lr, total_steps=total, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        # The cycle is as long as this run, which may be longer than the one that was saved.
+        for schedule in checkpoint["lr_schedulers"]:
+            for part in ("total_steps", "_schedule_phases"):
+                del schedule[part]

@@ -29,6 +29,7 @@ from zsteer.files import whole
 from zsteer.jobs import Bench, Plan, group_of
 from zsteer.metrics import sigma_of
 from zsteer.networks import frozen, pooled_features
+from zsteer.pictures import to_uint8
 from zsteer.reference import reference_noise
 from zsteer.run import slug
 from zsteer.steering import History
@@ -224,10 +225,9 @@ def _trial(
     until = when[-1][:NUM_SHOWN].nan_to_num(len(noise) - 1)
     moments = torch.linspace(0, 1, NUM_FRAMES)[:, None] * until
     frames = [generator(along(noise[:, :NUM_SHOWN], moment).to(bench.device)).cpu() for moment in moments]
-    pictures = ((torch.stack(frames).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     gains = torch.stack([along(gain[:, :NUM_SHOWN], moment) for moment in moments])
     ends = (judged[0], judged[-1], noise[-1])
-    return Trial(when, noise_at, change_at, seen_at, identity, *ends, pictures, gains)
+    return Trial(when, noise_at, change_at, seen_at, identity, *ends, to_uint8(torch.stack(frames)), gains)
 
 
 def first_crossing(gain: Float[Tensor, "steps n"], level: float) -> Float[Tensor, " n"]:

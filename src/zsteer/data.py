@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from zsteer.attributes import CELEBA, LABEL_QUALITY, find, resolve
 from zsteer.celeba import celeba_store
 from zsteer.checks import whole_number
-from zsteer.store import SPLITS, TEST, TRAIN, VAL, ImageStore, build_store
+from zsteer.store import SPLITS, TRAIN, ImageStore, build_store
 
 FOLDS = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 CORRELATIONS = ("celeba", "none")
@@ -231,7 +231,6 @@ class FaceData(LightningDataModule):
         fold: `even` or `odd` takes every second training image, so that a classifier and its judge share none.
         flip: mirror every second training image at random; wrong for targets with a side, such as pose.
         attributes: names of the targets; null takes CelebA's forty where the store has them and else all.
-        start: the batch that the training stream starts with, to continue a run.
         on_device: hold all images where the training is, 12 kB for each of 64×64 pixels; `auto` does on a GPU of whose
             free memory they take a quarter at most.
 
@@ -256,7 +255,6 @@ class FaceData(LightningDataModule):
         seed: int = 0,
         attributes: str | Sequence[str] | None = None,
         num_workers: int = 0,
-        start: int = 0,
         on_device: bool | str = "auto",
     ):
         super().__init__()
@@ -264,7 +262,6 @@ class FaceData(LightningDataModule):
         whole_number(max_images, "max_images", 1)
         whole_number(seed, "data.seed", 0)
         whole_number(num_workers, "data.num_workers", 0)
-        whole_number(start, "data.start", 0)
         if fold not in FOLDS:
             raise ValueError(f"data.fold={fold!r} must be one of {', '.join(FOLDS)}")
         if on_device not in (True, False, "auto"):
@@ -273,10 +270,10 @@ class FaceData(LightningDataModule):
         self.root = Path(root)
         self.batch_size, self.max_images, self.fold, self.flip, self.seed = batch_size, max_images, fold, flip, seed
         self.attributes = None if attributes is None else resolve(attributes, key="data.attributes")
-        self.num_workers, self.start = num_workers, start
+        self.num_workers = num_workers
         self._store: ImageStore | None = None
         self._held: Batches | None = None
-        self._transferred = start
+        self.start = self._transferred = 0  # batches of the stream that an earlier run has used
 
     def open_store(self) -> ImageStore:
         """Open the store, making it if need be; subclasses say how."""
@@ -333,10 +330,11 @@ class FaceData(LightningDataModule):
             ValueError: always or never, so that its states cannot be weighed alike.
         """
         rates = self.store.targets[self.store.indices(TRAIN)][:, self.columns].mean(axis=0, dtype=float).tolist()
+        scales = self.scales
         for name, rate in zip(self.names, rates, strict=True):
-            if name not in self.scales and rate in (0.0, 1.0):
+            if name not in scales and rate in (0.0, 1.0):
                 raise ValueError(f"balanced=true: all training images have the same {name}; leave it out")
-        return [0.5 if name in self.scales else rate for name, rate in zip(self.names, rates, strict=True)]
+        return [0.5 if name in scales else rate for name, rate in zip(self.names, rates, strict=True)]
 
     @property
     def num_batches(self) -> int:
@@ -367,10 +365,10 @@ class FaceData(LightningDataModule):
         return self._loader(TrainingStream(indices, self.batch_size, self.num_batches, self.seed, *place))
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(SequentialBatches(self.store.indices(VAL), self.batch_size, *self._rank()))
+        return self._loader(SequentialBatches(self._of_split("val"), self.batch_size, *self._rank()))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(SequentialBatches(self.store.indices(TEST), self.batch_size, *self._rank()))
+        return self._loader(SequentialBatches(self._of_split("test"), self.batch_size, *self._rank()))
 
     def split_batches(self, split: str, batch_size: int, most: int | None = None) -> DataLoader:
         """Batches of uint8 images and targets of a split (`train`, `val`, `test` or `all`), once, in order.
@@ -379,14 +377,20 @@ class FaceData(LightningDataModule):
             most: images, taken evenly from the split where it has more.
 
         Raises:
-            ValueError: another word.
+            ValueError: another word, or there are none.
         """
-        if split not in (*SPLITS, "all"):
-            raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}, all")
-        indices = np.arange(len(self.store)) if split == "all" else self.store.indices(SPLITS.index(split))
+        indices = self._of_split(split)
         if most is not None and most < len(indices):
             indices = indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
         return self._loader(SequentialBatches(indices, batch_size))
+
+    def _of_split(self, split: str) -> np.ndarray:
+        if split not in (*SPLITS, "all"):
+            raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}, all")
+        indices = np.arange(len(self.store)) if split == "all" else self.store.indices(SPLITS.index(split))
+        if not len(indices):
+            raise ValueError(f"the data have no {split} images, which are needed here; prepare some")
+        return indices
 
     def state_dict(self) -> dict[str, int]:
         """Where the training stream goes on, so that a resumed run takes the next batch."""

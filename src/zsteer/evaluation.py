@@ -31,7 +31,7 @@ from zsteer.fidelity import (
     judges_embedding,
     samples_of,
 )
-from zsteer.files import whole, write_json
+from zsteer.files import beside, whole, write_json
 from zsteer.loading import load_classifier, load_network, try_generator
 from zsteer.networks import frozen, z_dim_of
 from zsteer.pictures import grid_of, save_picture
@@ -81,7 +81,11 @@ def methods_compared(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
-    """The figures of each attribute that the data have too (see `AttributeMetrics`), and how often they have it."""
+    """The figures of each attribute that the data have too (see `AttributeMetrics`), and how often they have it.
+
+    A continuous output is standardised by the data that the network was trained on, as the config beside its weights
+    has them; without one, by these.
+    """
     classifier = load_classifier(cfg[cfg.what], cfg.what, data.example)
     network = frozen(classifier.network, torch.float32, device())
     shared = tuple(name for name in classifier.names if name in data.store.names)
@@ -89,12 +93,18 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
         raise ValueError(f"{cfg.what}.attributes and the data's targets have no name in common")
     data.attributes = shared
     seen = [classifier.names.index(name) for name in shared]
-    metrics, total, count = AttributeMetrics(shared, data.scales), torch.zeros(len(shared)), 0
+    scales = data.scales
+    trained = {**scales, **beside(cfg[cfg.what].get("checkpoint")).get("figures", {}).get("scales", {})}
+    pairs = [(trained[name], scales[name]) if name in scales else ((0, 1), (0, 1)) for name in shared]
+    slope = torch.tensor([own[1] / now[1] for own, now in pairs])
+    shift = torch.tensor([(own[0] - now[0]) / now[1] for own, now in pairs])
+    metrics, total, count = AttributeMetrics(shared, scales), torch.zeros(len(shared)), 0
     for images, targets in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc=f"Scoring the {cfg.what}"):
-        metrics.update(network(scale(images.to(device()))).cpu()[:, seen], targets)
+        outputs = network(scale(images.to(device()))).cpu()[:, seen]
+        metrics.update(outputs * slope + shift, targets)
         total, count = total + targets.sum(dim=0), count + len(images)
     rates = dict(zip(shared, (total / count).tolist(), strict=True))
-    return {**metrics.compute(), "rate": {name: rate for name, rate in rates.items() if name not in data.scales}}
+    return {**metrics.compute(), "rate": {name: rate for name, rate in rates.items() if name not in scales}}
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torchmetrics.image.kid import poly_mmd
 from zsteer.checks import NUM_NEIGHBOURS
 from zsteer.data import scale
 from zsteer.networks import frozen, pooled_features
+from zsteer.pictures import to_uint8
 
 BATCH_SIZE = 256
 SUBSET, MAX_SUBSETS = 1000, 10  # of a kernel distance
@@ -86,11 +87,6 @@ def enough(features: Float[Tensor, "n d"], split: str) -> Float[Tensor, "n d"]:
     if len(features) <= NUM_NEIGHBOURS:
         raise ValueError(f"the data's {split} split has {len(features)} images; FID and the like need more than 3")
     return features
-
-
-def to_uint8(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-    """Images in [-1, 1] as they would be stored."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def samples_of(generator: nn.Module, noise: Float[Tensor, "n z_dim"]) -> Iterator[UInt8[Tensor, "m c h w"]]:

@@ -25,6 +25,18 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def beside(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
+    """The config and figures that a training run of ours wrote beside its weights; {} for other weights."""
+    path = Path(checkpoint).with_suffix(".json") if checkpoint else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        about = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write `content` as indented JSON; NaN and infinity, which JSON lacks, are refused."""
     with whole(path) as temporary:

@@ -26,7 +26,7 @@ from zsteer.loading import Networks, load_networks
 from zsteer.methods import Fitting
 from zsteer.metrics import Scored, sigma_of
 from zsteer.networks import frozen, z_dim_of
-from zsteer.pictures import png, save_picture
+from zsteer.pictures import png, save_picture, to_uint8
 from zsteer.reference import reference_logits
 from zsteer.rows import Rows
 from zsteer.run import is_main_process, output_folder
@@ -259,7 +259,7 @@ class Bench:
         figures = metrics.figures(target, sign, history.noise[-1], classifier, judge)
         image = results.picture(history, captions)
         ends = torch.stack([history.images[step][0] for step in (0, last)])
-        kept = {"first_image": ((ends.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), **judged}
+        kept = {"first_image": to_uint8(ends), **judged}
         names = networks.classifier.names
         aim = dict.fromkeys((target, *attributes.parts(target)))
         columns = [names.index(name) for name in aim if name in names]

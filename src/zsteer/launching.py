@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from zsteer import checks
 from zsteer.files import whole
-from zsteer.run import Job, is_main_process, objective_of, say, say_failed
+from zsteer.run import Job, interrupt_of, is_main_process, objective_of, say, say_failed
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Sweep:
             with whole(job.folder / ".hydra" / f"{name}.yaml") as temporary:
                 temporary.write_text(text)
 
-    def fail(self, job: Launched, error: Exception, seconds: float = 0.0) -> None:
+    def fail(self, job: Launched, error: BaseException, seconds: float = 0.0) -> None:
         """Record a job's failure in its folder and for the end of the sweep."""
         job.error = error
         with suppress(OSError):  # a full disk has no room for that either; the session knows
@@ -239,10 +239,13 @@ def _steer_batch(sweep: Sweep, bench: Any, batch: Sequence[tuple[Launched, Any]]
     bar.set_postfix_str(f"{sum(len(plan.noise) for _, plan in batch)} rows")
     try:
         outcomes = bench.steer([plan for _, plan in batch], progress_bar=False)
-    except Exception as error:  # of the whole batch, such as memory: none of its jobs can be blamed or saved
+    except BaseException as error:  # of the whole batch, such as memory: none of its jobs can be blamed or saved
+        error = interrupt_of(error)
         for job, _ in batch:
             sweep.fail(job, error)
         bar.update(len(batch))
+        if not isinstance(error, Exception):
+            raise error from None
         return
     share = (time.monotonic() - started) / len(batch)
 

@@ -66,8 +66,8 @@ class Rows:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Rows":
         """The same rows on a device, their real numbers as `dtype`."""
-        moved = (getattr(self, column.name).to(device) for column in fields(self))
-        return Rows(*(column.to(dtype) if column.is_floating_point() else column for column in moved))
+        columns = (getattr(self, column.name) for column in fields(self))
+        return Rows(*(column.to(device, dtype if column.is_floating_point() else None) for column in columns))
 
     def at(self, progress: float) -> "Rows":
         """The same rows with the step size of a moment between the first step (0) and the last (1)."""

@@ -56,6 +56,13 @@ def _run_name() -> str:
     return os.environ["ZSTEER_RUN"]
 
 
+def _accelerator() -> str:
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+OmegaConf.register_new_resolver("zsteer.accelerator", _accelerator, replace=True)
 OmegaConf.register_new_resolver("zsteer.run_name", _run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("zsteer.slug", slug, replace=True)
 OmegaConf.register_new_resolver("zsteer.reciprocal", lambda number: 1 / number, replace=True)
@@ -131,7 +138,7 @@ def main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
                     try:
                         wrapped()
                     finally:
-                        if session.sweep is not None and is_main_process():
+                        if session.sweep is not None and is_main_process() and any(session.sweep.glob("*/status.json")):
                             from zsteer import sweeps  # which draws: a single run need not wait for that
 
                             sweeps.summarize(session.sweep)
@@ -181,11 +188,17 @@ def recorded(folder: Path, session: Session, label: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-            error = error.__context__  # Lightning turns one into the other
+        error = interrupt_of(error)
         say_failed(folder, session, error, time.monotonic() - started, label)
         raise error from None
     say(folder, "completed", time.monotonic() - started)
+
+
+def interrupt_of(error: BaseException) -> BaseException:
+    """The interrupt behind an exit that Lightning made of one, or else the error itself."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        return error.__context__
+    return error
 
 
 def objective_of(result: Any, cfg: DictConfig) -> Any:

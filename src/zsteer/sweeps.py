@@ -19,6 +19,8 @@ Row = dict[str, Any]
 BY_IMAGE = {"gain_judge": "judge_gain", "attribute_dependency": "judge_dependency"}
 FIGURES = tuple(BY_IMAGE)
 
+LINE = ("edit", "target", "method", "penalty_weight")  # what a line of the pictures is named by or runs along
+
 
 def run(cfg: DictConfig) -> dict[str, int]:
     """Summarize the folder that `sweep` names."""
@@ -39,12 +41,13 @@ def summarize(folder: Path) -> dict[str, int]:
     if not rows:
         raise FileNotFoundError(f"sweep={folder} holds no job: no folder in it has a status.json")
     rows = [row | intervals(folder, row) for row in rows]
+    lines = lines_of(folder, rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with whole(folder / "sweep.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    pictures = {"frontier": draw_frontier(rows), "sheet": draw_sheet(folder, rows)}
+    pictures = {"frontier": draw_frontier(lines), "sheet": draw_sheet(folder, lines)}
     drawn = {name: picture for name, picture in pictures.items() if picture is not None}
     for name, picture in drawn.items():
         save_picture(folder / f"{name}.png", picture)
@@ -73,8 +76,6 @@ def _job_number(job: Path) -> tuple[int, str]:
 
 def _read_job(folder: Path, job: Path) -> Row:
     status = json.loads((job / "status.json").read_text())
-    overrides = job / ".hydra" / "overrides.yaml"
-    given = OmegaConf.load(overrides) if overrides.is_file() else []
     metrics = job / "metrics.json"
     figures = json.loads(metrics.read_text()) if metrics.is_file() else {}
     row: Row = {
@@ -83,8 +84,33 @@ def _read_job(folder: Path, job: Path) -> Row:
         "error": status.get("error"),
         "seconds": status.get("seconds"),
     }
-    row |= {key.lstrip("+~"): value for key, _, value in (str(override).partition("=") for override in given)}
-    return row | {key: value for key, value in figures.items() if not isinstance(value, Mapping)}
+    return row | given_to(job) | {key: value for key, value in figures.items() if not isinstance(value, Mapping)}
+
+
+def given_to(job: Path) -> dict[str, str]:
+    """What a job was given on the command line."""
+    overrides = job / ".hydra" / "overrides.yaml"
+    given = OmegaConf.load(overrides) if overrides.is_file() else []
+    return {key.lstrip("+~"): value for key, _, value in (str(override).partition("=") for override in given)}
+
+
+def lines_of(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The jobs that got as far as their figures, by edit, target, method, and what else they were given differs in.
+
+    In a line the jobs differ in the penalty weight alone.
+    """
+    known = [row for row in rows if row.get("penalty_weight") is not None and "method" in row and "edit" in row]
+    given = [{key: word for key, word in given_to(folder / row["job"]).items() if key not in LINE} for row in known]
+    varying = [
+        key
+        for key in dict.fromkeys(key for words in given for key in words)
+        if len({words.get(key) for words in given}) > 1
+    ]
+    lines: dict[str, list[Row]] = {}
+    for row, words in zip(known, given, strict=True):
+        more = (f", {key}={words[key]}" for key in varying if key in words)
+        lines.setdefault(f"{row['edit']} {row['target']}, {row['method']}{''.join(more)}", []).append(row)
+    return lines
 
 
 def intervals(folder: Path, row: Row) -> Row:
@@ -109,17 +135,17 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def draw_frontier(rows: Sequence[Row]) -> Png:
-    """Side effects against judged gain, with intervals: a line per edit, target and method, the penalty along it."""
+def draw_frontier(lines: Mapping[str, Sequence[Row]]) -> Png:
+    """Side effects against judged gain, with intervals: the penalty along each line."""
     pyplot = plotting()
     figure, axes = pyplot.subplots(figsize=(8, 5.5), dpi=120, layout="constrained")
-    lines: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.get("gain_judge") is not None and row.get("attribute_dependency") is not None:
-            lines.setdefault(_line_of(row), []).append(row)
+    judged = {
+        name: [row for row in rows if all(row.get(key) is not None for key in FIGURES)] for name, rows in lines.items()
+    }
+    lines = {name: rows for name, rows in judged.items() if rows}
     colours = pyplot.get_cmap("tab10" if len(lines) <= 10 else "gist_ncar")
     for number, (name, points) in enumerate(lines.items()):
-        points.sort(key=lambda row: row["penalty_weight"])
+        points = sorted(points, key=lambda row: row["penalty_weight"])
         x, y = ([point[key] for point in points] for key in FIGURES)
         colour = colours(number if len(lines) <= 10 else 0.95 * number / len(lines))
         errors = [
@@ -143,30 +169,26 @@ def draw_frontier(rows: Sequence[Row]) -> Png:
     return png_of(figure)
 
 
-def draw_sheet(folder: Path, rows: Sequence[Row]) -> Png | None:
-    """The first image of each job, at the start and the end: targets downwards, penalty weights across."""
-    steered = [row for row in rows if row["state"] == "completed" and row.get("penalty_weight") is not None]
-    weights = sorted({row["penalty_weight"] for row in steered})
-    cells: dict[str, dict[float, Row]] = {}
-    for row in steered:
-        cells.setdefault(_line_of(row), {}).setdefault(row["penalty_weight"], row)
+def draw_sheet(folder: Path, lines: Mapping[str, Sequence[Row]]) -> Png | None:
+    """The first image of each job, at the start and the end: a row for each line, penalty weights across."""
+    cells = {
+        name: {row["penalty_weight"]: _first_image(folder / row["job"]) for row in rows if row["state"] == "completed"}
+        for name, rows in lines.items()
+    }
+    cells = {name: images for name, images in cells.items() if images}
+    weights = sorted({weight for images in cells.values() for weight in images})
     if not cells:
         return None
-    lines = [
-        (name.replace(", ", "\n"), [_first_image(folder / jobs[w]["job"]) if w in jobs else None for w in weights])
-        for name, jobs in cells.items()
-    ]
-    return sheet(lines, [f"λ={weight:g}" for weight in weights])
+    shown = [(name.replace(", ", "\n"), [images.get(weight) for weight in weights]) for name, images in cells.items()]
+    return sheet(shown, [f"λ={weight:g}" for weight in weights])
 
 
-def _first_image(job: Path) -> np.ndarray:
-    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`."""
+def _first_image(job: Path) -> np.ndarray | None:
+    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`; none if it is gone."""
+    if not (job / "history.safetensors").is_file():
+        return None
     with safe_open(job / "history.safetensors", framework="numpy") as file:
         return np.concatenate(list(file.get_tensor("first_image")), axis=2).transpose(1, 2, 0)
-
-
-def _line_of(row: Row) -> str:
-    return f"{row['edit']} {row['target']}, {row['method']}"
 
 
 def write_events(folder: Path, pictures: Mapping[str, Png]) -> None:

@@ -88,7 +88,7 @@ def trainer_of(cfg: DictConfig, folder: Path, *callbacks: Callback) -> Trainer:
     """The Trainer of a training run: one epoch, which is the whole stream of images; TensorBoard in the run folder."""
     return instantiate(
         cfg.trainer,
-        precision=precision_of(cfg.trainer.precision),
+        precision=precision_of(cfg.trainer.precision, cfg.trainer.accelerator),
         max_epochs=1,
         use_distributed_sampler=False,
         logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
@@ -113,7 +113,7 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, ck
         content = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
         if not {"epoch", "state_dict"} <= set(content):
             raise ValueError(f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to `checkpoint`")
-        check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "the run's")
+        check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "this run's networks")
         # An epoch is the whole stream. To Lightning a run that ended has had its epoch, so what is left is another one.
         trainer.fit_loop.max_epochs = content["epoch"] + 1
     try:
@@ -124,14 +124,14 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, ck
         raise InterruptedError(f"terminated; ckpt_path={saved} goes on") from error
 
 
-def precision_of(wanted: str) -> str:
+def precision_of(wanted: str, accelerator: str) -> str:
     """`auto` is bfloat16 where the hardware multiplies it faster than float32, and float32 elsewhere.
 
     That is a GPU since Ampere, or a CPU with AMX; with AVX-512's bfloat16 alone, training takes 1.4 times as long.
     """
     if wanted != "auto":
         return wanted
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
 
