@@ -129,6 +129,17 @@ def test_store_is_opened_without_the_files(root, tmp_path):
     assert content(celeba_store(root)) == content(first)
 
 
+def test_a_store_of_other_files_is_not_taken_for_one_of_these(root, tmp_path, jpegs):
+    celeba_store(root)
+    moved = tmp_path / "elsewhere"
+    shutil.move(root, moved)
+    celeba_store(moved)
+    (moved / "celeba" / "list_attr_celeba.txt").unlink()
+    write_csv(moved / "celeba", list(jpegs))
+    with pytest.raises(ValueError, match=r"was made of other files than those of data.root=.*; delete it or set"):
+        celeba_store(moved)
+
+
 def test_columns_may_have_another_order(root, tmp_path, jpegs):
     names, order = list(CELEBA), np.random.default_rng(1).permutation(40)
     path = root / "celeba" / "list_attr_celeba.txt"

@@ -155,6 +155,12 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
         (["+contenders.a=['method=ascent']", "targets=[Smiling,Male+Bald]"], "or one that joins several"),
         (["+contenders.a=['method=ascend']", "targets=[Smiling]"], "ascend"),
         (["+contenders.a=['penalty_weight=-1']", "targets=[Smiling]"], "penalty_weight=-1"),
+        (["+contenders.a='method=ascent'", "targets=[Smiling]"], "contenders.a=method=ascent must be a list of words"),
+        (["+contenders.a=['method=ascent']", "targets=Smiling"], "targets=Smiling: what=methods needs some, as in"),
+        (
+            ["+contenders.a=['classifier.checkpoint=mine.pth']", "targets=[Smiling]"],
+            "contenders.a: classifier.checkpoint=mine.pth cannot differ among contenders; give classifier to all",
+        ),
     ],
 )
 def test_a_wrong_contender_is_named_before_the_first_is_steered(command, tmp_path, words, said):

@@ -76,13 +76,22 @@ def test_each_trainer_composes(choice):
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
-def test_each_experiment_composes_with_its_script(name):
+def test_each_experiment_sets_keys_that_its_script_has(name):
     trained = "train_classifier" if name.endswith(("classifier", "judge", "regressor")) else "train_gan"
-    scripts = {"methods": "evaluate", "tutorial": "steer", "sweep": "steer", "robust": "train_classifier"}
+    scripts = {"methods": "evaluate", "default": "evaluate", "tutorial": "steer", "sweep": "steer"}
     script = scripts.get(name.partition("_")[0], trained)
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = hydra.compose(script, [f"experiment={name}"], return_hydra_config=True)
     assert cfg.hydra.runtime.choices.experiment == name
+    assert {key for key in cfg if key != "hydra"} <= set(compose(script))
+    sections = [cfg[role] for role in ("generator", "discriminator", "classifier") if role in cfg]
+    networks = [section for section in sections if not OmegaConf.is_missing(section.network, "_target_")]
+    assert all(isinstance(instantiate(section.network), nn.Module) for section in networks)
+    if "training" in cfg:
+        assert callable(instantiate(cfg.training.optimizer))
+    if "gan" in cfg:
+        networks = {role: instantiate(cfg[role].network) for role in ("generator", "discriminator")}
+        assert isinstance(instantiate(cfg.gan, **networks), nn.Module)
 
 
 def test_the_tutorial_is_as_published():

@@ -104,6 +104,13 @@ def test_evaluation_sees_each_image_once(count, world_size, batch_size):
     assert {len(batch) for rank in ranks for batch in rank} <= set(range(1, max(batch_size, 2) + 1))
 
 
+def test_a_split_without_images_is_named(faces):
+    made = faces.make()
+    made.store.splits = np.full(len(made.store), 0)
+    with pytest.raises(ValueError, match="the data have no val images, which are needed here"):
+        made.val_dataloader()
+
+
 def test_evaluation_of_too_few_images():
     with pytest.raises(ValueError, match="1 images cannot be shared by 2 processes"):
         SequentialBatches(np.arange(1), 4, 0, 2)

@@ -51,6 +51,23 @@ def test_a_classifiers_accuracy_is_the_share_of_right_answers(command, data, tes
     assert metrics["accuracy"] == pytest.approx(right.float().mean().item(), abs=1e-4)
 
 
+def test_a_regressor_is_scored_by_the_scales_of_its_own_training(command, data, test_faces):
+    about = json.loads((BUNDLE / "regressor.json").read_text())
+    names, scales = list(about["config"]["classifier"]["attributes"]), about["figures"]["scales"]
+    path = f"classifier.checkpoint={BUNDLE / 'regressor.safetensors'}"
+    sizes = f"classifier.network.n_classes={len(names)}"
+    ended = command("evaluate", "what=classifier", path, sizes, f"classifier.attributes=[{','.join(names)}]", *data)
+    assert ended.code == 0, ended.err
+    network = load_weights(Classifier(n_classes=len(names)), BUNDLE / "regressor.safetensors").eval()
+    _, _, factors = procedural.draw(torch.arange(NUM_TEST) + 20_000_000)
+    with torch.no_grad():
+        outputs = network(test_faces[0])
+    for name, column in zip(names, outputs.T, strict=True):
+        mean, deviation = scales[name]
+        error = (mean + deviation * column - factors[:, list(procedural.FACTORS).index(name)]).abs().mean().item()
+        assert float(table(ended.folder)[name]["mean_absolute_error"]) == pytest.approx(error, rel=1e-3, abs=1e-4)
+
+
 def test_a_generators_rates_are_what_the_judge_sees(command, data, test_faces):
     ended = command("evaluate", "what=generator", "num_images=30", *data)
     assert ended.code == 0, ended.err

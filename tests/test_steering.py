@@ -12,10 +12,12 @@ from pytorch_lightning import Trainer
 from safetensors.torch import load_file
 from torch import nn
 
+from zsteer import checks
 from zsteer.checkpoints import load_weights
 from zsteer.methods import Ascent, Direction, Penalty, Projected, Tutorial
 from zsteer.networks import Classifier, Generator
 from zsteer.rows import Rows
+from zsteer.run import compose
 from zsteer.steering import TRAINER_SETTINGS, LatentSteering, NonFiniteScore, steer
 
 PLAIN = partial(torch.optim.SGD, lr=1)
@@ -221,6 +223,13 @@ def test_on_the_shell_every_row_keeps_its_norm():
     history = run(generator, classifier, noise, rows, Ascent(PLAIN, on_shell=True), 5, precision="32-true")
     torch.testing.assert_close(history.noise[-1].norm(dim=1), noise.norm(dim=1))
     assert (history.noise[-1] - noise).norm(dim=1).min() > 0.5
+
+
+def test_an_optimizer_that_couples_images_is_refused():
+    with pytest.raises(
+        ValueError, match=r"method.optimizer._target_=torch.optim.LBFGS must step each number by itself"
+    ):
+        checks.steer(compose("steer", ["method.optimizer._target_=torch.optim.LBFGS"]))
 
 
 def test_any_torch_optimizer_drives_the_noise():

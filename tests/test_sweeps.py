@@ -2,8 +2,12 @@
 
 import csv
 import json
+import sys
 
-from zsteer.sweeps import summarize
+import pytest
+
+from zsteer.jobs import Bench
+from zsteer.sweeps import lines_of, read_jobs, summarize
 
 GRID = ("target=Smiling,Eyeglasses", "penalty_weight=0,0.1", "num_steps=1", "num_images=2")
 
@@ -37,6 +41,52 @@ def test_a_failing_job_takes_no_other_with_it_and_every_failure_is_listed(comman
     assert len(reasons) == 3
     assert "Traceback" not in ended.err
     assert "num_images=0" in table(ended.folder)[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["penalty_wieght=0,1"], "penalty_wieght"),
+        (["seed=0,1", "hydra.launcher.max_rows=0"], "hydra.launcher.max_rows=0 must be a whole number, 1 or more"),
+    ],
+)
+def test_a_sweep_that_gets_to_no_job_says_why(command, words, said):
+    ended = command("steer", *words, sweep=True)
+    assert ended.code == 1
+    assert said in ended.err.splitlines()[-1]
+
+
+def test_a_sweep_into_a_folder_that_cannot_be_written_names_it(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = command("steer", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'file' / 'sweep'}", sweep=True)
+    assert ended.code == 1
+    assert f"hydra.sweep.dir: cannot write {tmp_path / 'file'}" in ended.err.splitlines()[-1]
+
+
+def test_an_interrupted_batch_has_failed(command, monkeypatch):
+    def interrupted(*_, **__):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setattr(Bench, "steer", interrupted)
+    ended = command("steer", *GRID, sweep=True)
+    assert ended.code == 1
+    assert [(row["state"], row["error"]) for row in table(ended.folder)] == [("failed", "interrupted")] * 4
+    assert "interrupted" in ended.err.splitlines()[-1]
+
+
+def test_a_line_of_the_pictures_is_of_jobs_that_differ_in_the_penalty_alone(command):
+    words = ("seed=0,1", "penalty_weight=0,0.1", "method=ascent,penalty", "num_steps=1", "num_images=2")
+    folder = command("steer", *words, sweep=True).folder
+    lines = lines_of(folder, read_jobs(folder))
+    named = [f"add Smiling, {method}, seed={seed}" for seed in (0, 1) for method in ("ascent", "penalty")]
+    assert sorted(lines) == sorted(named)
+    assert all([row["penalty_weight"] for row in rows] == [0, 0.1] for rows in lines.values())
+    for history in folder.rglob("history.safetensors"):
+        history.unlink()
+    assert command("summarize", f"sweep={folder}").code == 0
 
 
 def test_summarize_makes_the_same_again_from_the_folders(command):

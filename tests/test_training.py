@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.errors import HydraException
 from PIL import Image
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -270,6 +270,19 @@ def test_finished_run_trains_the_rest_of_a_longer_one(run, gan):
     assert progress == {"num_iterations": 6, "num_images": 96}
 
 
+def test_a_classifiers_longer_run_has_a_longer_cycle(run, classifier):
+    path = classifier[1] / "checkpoints" / "last.ckpt"
+    words = [*CLASSIFIER, "max_images=160"]  # ten steps, of which four are done
+    _, longer, _ = run(train_classifier, "train_classifier", *words, f"ckpt_path={path}")
+    _, whole, _ = run(train_classifier, "train_classifier", *words)
+    rates = []
+    for folder in (longer, whole):
+        (schedule,) = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["lr_schedulers"]
+        rates.append((schedule["last_epoch"], schedule["total_steps"], schedule["_last_lr"]))
+    assert rates[0] == rates[1]
+    assert rates[0][:2] == (10, 10)
+
+
 SIZES = {
     "dcgan": (["generator.network.hidden_dim=4"], ["discriminator.network.hidden_dim=4"]),
     "sngan": (["generator.network.hidden_dim=2"], ["discriminator=sngan", "discriminator.network.hidden_dim=2"]),
@@ -285,7 +298,7 @@ def test_every_generator_and_loss_trains_and_is_steered(generator, loss, run, co
     words = [*sizes, *SIZES[generator][1], f"gan_loss={loss}", *SCORES, "trainer.log_every_n_steps=1"]
     figures, folder, _ = run(train_gan, "train_gan", *words, "max_images=32", "data.batch_size=16")
     assert figures["num_images"] == (80 if loss == "wgan_gp" else 32)  # five critic steps are one iteration
-    assert not any("nan" in str(figure) for figure in figures.values())
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "generator.safetensors").values())
     own = [*sizes, f"generator.checkpoint={folder / 'generator.safetensors'}"]
     steered = command("steer", *own, "num_images=2", "num_steps=1", "method=ascent")
     assert steered.code == 0, steered.err
@@ -296,7 +309,8 @@ def test_every_generator_and_loss_trains_and_is_steered(generator, loss, run, co
     [
         (["+trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches=2 cannot .* use gan.accumulate"),
         (["+trainer.gradient_clip_val=1"], "trainer.gradient_clip_val=1 cannot .* use gan.clip_norm"),
-        (["+trainer.max_steps=5"], "trainer.max_steps=5 cannot know of two optimizers; use max_images"),
+        (["+trainer.max_steps=5"], "trainer.max_steps=5 cannot be set; use max_images"),
+        (["+trainer.callbacks=[]"], "trainer.callbacks=.* cannot be set; leave it out"),
         (
             ["trainer.precision=16-mixed"],
             "trainer.precision=16-mixed must be one of auto, 32-true, 64-true, bf16-mixed",
@@ -332,9 +346,22 @@ def test_what_cannot_train_is_said_before_the_first_step(run, words, said, monke
         run(train_gan, "train_gan", *GAN, *words)
 
 
-def test_condition_widens_the_discriminator(run):
-    figures, _, _ = run(train_gan, "train_gan", *GAN, "gan.condition=3", "judge=none", "max_images=16")
+def test_condition_widens_the_discriminator_and_keeps_the_generator_from_being_steered(run, command):
+    figures, folder, _ = run(train_gan, "train_gan", *GAN, "gan.condition=3", "judge=none", "max_images=16")
     assert figures == {"num_images": 16}
+    for script in ("steer", "evaluate"):
+        words = ["what=generator"] if script == "evaluate" else []
+        ended = command(script, *words, f"generator.checkpoint={folder / 'generator.safetensors'}")
+        assert ended.code == 1
+        assert "was trained with gan.condition=3" in ended.err.splitlines()[-1]
+
+
+def test_a_gan_that_diverges_ends_in_an_error_and_leaves_no_weights(run):
+    words = ["judge=none", "gan.optimizer_g.lr=1e30", "data.num_test=32"]
+    with pytest.raises(ValueError, match="training diverged: .* is NaN or infinite; lower the learning rate"):
+        run(train_gan, "train_gan", *GAN, *words)
+    assert not list(run.folders[-1].rglob("*.safetensors"))
+    assert not list(run.folders[-1].rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize("loss", ["bce", "hinge", "wgan_gp", "r3gan"])
@@ -384,31 +411,34 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     trainer.save_checkpoint = full
     with pytest.raises(OSError, match="No space left"):
-        LastCheckpoint(path, 1.0).on_train_end(trainer)
+        LastCheckpoint(path, 1.0).on_train_end(trainer, LightningModule())
     assert path.read_text() == "good"
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("wanted", ["32-true", "64-true", "bf16-mixed", "16-mixed"])
 def test_precision_asked_for_is_kept(wanted):
-    assert precision_of(wanted) == wanted
+    assert precision_of(wanted, "gpu") == wanted
 
 
 @pytest.mark.parametrize(
-    "cuda, bf16, amx, expected",
+    "accelerator, cuda, bf16, amx, expected",
     [
-        (True, True, False, "bf16-mixed"),
-        (True, False, True, "32-true"),
-        (False, False, True, "bf16-mixed"),
-        (False, False, False, "32-true"),
+        ("gpu", True, True, False, "bf16-mixed"),
+        ("gpu", True, False, True, "32-true"),
+        ("cpu", True, True, False, "32-true"),
+        ("cpu", False, False, True, "bf16-mixed"),
+        ("auto", False, False, False, "32-true"),
     ],
-    ids=["GPU with bfloat16", "old GPU", "CPU with AMX", "other CPU"],
+    ids=["GPU with bfloat16", "old GPU", "CPU beside a GPU", "CPU with AMX", "other CPU"],
 )
-def test_automatic_precision_is_bfloat16_where_the_hardware_multiplies_it(cuda, bf16, amx, expected, monkeypatch):
+def test_automatic_precision_is_bfloat16_where_the_hardware_multiplies_it(
+    accelerator, cuda, bf16, amx, expected, monkeypatch
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert precision_of("auto") == expected
+    assert precision_of("auto", accelerator) == expected
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,20 @@ COLUMNS = 8
 CLOCK_EVERY = 16  # batches between two looks at the clock, for which several processes have to agree
 
 
+def check_finite(module: LightningModule) -> None:
+    """
+    Raises:
+        ValueError: a weight is NaN or infinite.
+    """
+    for name, weight in module.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"training diverged: {name} is NaN or infinite; lower the learning rate")
+
+
 class LastCheckpoint(Callback):
     """Save the whole state of training every few minutes, at the end and on SIGTERM, always to the same file.
 
-    Weights that are NaN or infinite end the training with a ValueError, and do not replace the last good file.
+    Weights that are NaN or infinite end the training, and do not replace the last good file.
     """
 
     def __init__(self, path: Path, minutes: float):
@@ -45,21 +55,19 @@ class LastCheckpoint(Callback):
             return
         due = time.monotonic() - self.saved_at >= self.seconds
         if trainer.strategy.broadcast(due):  # the clocks of several processes differ, but all take part in saving
-            self._save(trainer)
+            self._save(trainer, module)
             self.saved_at = time.monotonic()
 
-    def on_train_end(self, trainer: Trainer, *_) -> None:
-        self._save(trainer)
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._save(trainer, module)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException):  # which Lightning raises between two batches
-            self._save(trainer)
+            self._save(trainer, module)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, module: LightningModule) -> None:
         """Save under a temporary name and rename, since a kill or a full disk must leave the last good file."""
-        for name, weight in trainer.lightning_module.named_parameters():
-            if not weight.isfinite().all():
-                raise ValueError(f"training diverged: {name} is NaN or infinite; lower the learning rate")
+        check_finite(module)
         if trainer.is_global_zero:
             with whole(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
@@ -113,6 +121,7 @@ class EveryImages(Callback, ABC):
             self._act(trainer, module)
 
     def _act(self, trainer: Trainer, module: GANModule) -> None:
+        check_finite(module)
         module.share_statistics()
         self.act(trainer, module)
         self.done_at = module.num_images

@@ -141,6 +141,7 @@ class ClassifierModule(LightningModule):
         self.register_buffer("continuous", mask, persistent=False)
         self.register_buffer("rates", None if rates is None else torch.tensor(rates), persistent=False)
         self.figures: Figures = {}
+        self._ended_epochs = 0
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
         return self.network(images)
@@ -185,13 +186,16 @@ class ClassifierModule(LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = self.optimizer_factory(self.parameters())
-        epochs = self.trainer.max_epochs or 1  # of which each is the whole stream; see `zsteer.training.fit`
-        total = int(self.trainer.estimated_stepping_batches) // epochs
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.max_lr, total_steps=total, pct_start=0.1)
+        total = int(self.trainer.estimated_stepping_batches)
+        if self._ended_epochs:  # of which each was the whole stream so far; see `zsteer.training.fit`
+            total //= self._ended_epochs + 1
+        rise = 0.1 + 1e-9  # a rise of exactly one step, as a tenth of ten is, would divide by zero
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.max_lr, total_steps=total, pct_start=rise)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         # The cycle is as long as this run, which may be longer than the one that was saved.
+        self._ended_epochs = checkpoint["epoch"]
         for schedule in checkpoint["lr_schedulers"]:
             for part in ("total_steps", "_schedule_phases"):
                 del schedule[part]

@@ -171,23 +171,22 @@ def draw_frontier(lines: Mapping[str, Sequence[Row]]) -> Png:
 
 def draw_sheet(folder: Path, lines: Mapping[str, Sequence[Row]]) -> Png | None:
     """The first image of each job, at the start and the end: a row for each line, penalty weights across."""
-    cells = {
-        name: {row["penalty_weight"]: _first_image(folder / row["job"]) for row in rows if row["state"] == "completed"}
-        for name, rows in lines.items()
-    }
-    cells = {name: images for name, images in cells.items() if images}
-    weights = sorted({weight for images in cells.values() for weight in images})
+    cells: dict[str, dict[float, np.ndarray]] = {}
+    for name, rows in lines.items():
+        for row in rows:
+            path = folder / row["job"] / "history.safetensors"
+            if row["state"] == "completed" and path.is_file():
+                cells.setdefault(name, {})[row["penalty_weight"]] = _first_image(path)
     if not cells:
         return None
+    weights = sorted({weight for images in cells.values() for weight in images})
     shown = [(name.replace(", ", "\n"), [images.get(weight) for weight in weights]) for name, images in cells.items()]
     return sheet(shown, [f"λ={weight:g}" for weight in weights])
 
 
-def _first_image(job: Path) -> np.ndarray | None:
-    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`; none if it is gone."""
-    if not (job / "history.safetensors").is_file():
-        return None
-    with safe_open(job / "history.safetensors", framework="numpy") as file:
+def _first_image(history: Path) -> np.ndarray:
+    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`."""
+    with safe_open(history, framework="numpy") as file:
         return np.concatenate(list(file.get_tensor("first_image")), axis=2).transpose(1, 2, 0)
 
 
