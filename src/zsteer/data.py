@@ -22,7 +22,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zsteer.attributes import CELEBA, LABEL_QUALITY, find, resolve
+from zsteer.attributes import CELEBA, EXCLUSIVE, LABEL_QUALITY, RATES, find, resolve
 from zsteer.celeba import celeba_store
 from zsteer.checks import whole_number
 from zsteer.store import SPLITS, TRAIN, ImageStore, build_store
@@ -45,7 +45,8 @@ def procedural_store(
 ) -> ImageStore:
     """Procedural faces with CelebA's 40 attributes and the continuous factors as targets, rendered once.
 
-    The folder's name carries a hash of the settings and of the renderer, so that a change of either renders anew.
+    The folder's name carries a hash of the settings, the renderer and the attributes' rates and exclusions, so that a
+    change of any renders anew.
 
     Raises:
         ValueError: a number out of range, or an unknown correlation.
@@ -53,8 +54,9 @@ def procedural_store(
     from zsteer import procedural  # here, so that training on CelebA does not need the renderer
 
     counts = _check_procedural(num_train, num_val, num_test, seed, correlation)
-    source = hashlib.sha256(Path(procedural.__file__).read_bytes()).hexdigest()
-    made = {"counts": counts, "seed": seed, "correlation": correlation, "renderer": source[:16]}
+    source = Path(procedural.__file__).read_bytes() + repr((RATES, EXCLUSIVE)).encode()
+    renderer = hashlib.sha256(source).hexdigest()[:16]
+    made = {"counts": counts, "seed": seed, "correlation": correlation, "renderer": renderer}
     name = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:8]
     splits = np.repeat(np.arange(3), counts)
     offsets = _SPLIT_STRIDE * np.arange(3) - np.cumsum([0, *counts[:-1]])
