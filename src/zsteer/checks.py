@@ -120,7 +120,7 @@ def method(cfg: DictConfig) -> None:
             real_number(cfg, f"method.{key}", minimum=0.0)
     if "source" in cfg.method:
         source(cfg.method.source, "method.source")
-    optimizer = str(cfg.method.optimizer._target_)
+    optimizer = str(OmegaConf.select(cfg, "method.optimizer._target_"))
     if optimizer.rpartition(".")[2] in COUPLED_OPTIMIZERS:
         raise ValueError(
             f"method.optimizer._target_={optimizer} must step each number by itself, as torch.optim.Adam does, or an "
@@ -129,9 +129,9 @@ def method(cfg: DictConfig) -> None:
 
 
 def trainer(cfg: DictConfig, words: Mapping[str, str]) -> None:
-    """None of Lightning's words that would be overridden without a word."""
+    """None of Lightning's words that would do nothing."""
     for theirs, ours in words.items():
-        if cfg.trainer.get(theirs) is not None:
+        if cfg.trainer.get(theirs) not in (None, False):
             remedy = "leave it out" if ours == "none" else f"use {ours}"
             raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} cannot be set; {remedy}")
 

@@ -26,7 +26,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def beside(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
-    """The config and figures that a training run of ours wrote beside its weights; {} for other weights."""
+    """The `config` and `figures` that a training run of ours wrote beside its weights; {} for other weights."""
     path = Path(checkpoint).with_suffix(".json") if checkpoint else None
     if path is None or not path.is_file():
         return {}
@@ -34,7 +34,8 @@ def beside(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
         about = json.loads(path.read_text())
     except ValueError:
         return {}
-    return about if isinstance(about, dict) else {}
+    ours = isinstance(about, dict) and all(isinstance(about.get(part), dict) for part in ("config", "figures"))
+    return about if ours else {}
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
