@@ -106,7 +106,7 @@ def test_evaluation_sees_each_image_once(count, world_size, batch_size):
 
 def test_a_split_without_images_is_named(faces):
     made = faces.make()
-    made.store.splits = np.full(len(made.store), 0)
+    made.store.splits[:] = 0
     with pytest.raises(ValueError, match="the data have no val images, which are needed here"):
         made.val_dataloader()
 

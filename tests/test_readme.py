@@ -40,8 +40,9 @@ def test_each_command_composes(words):
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((docs/[^)]+)\)", README))
-def test_each_picture_is_there(path):
-    assert (ROOT / path).read_bytes().startswith(b"\x89PNG")
+def test_each_picture_and_table_is_there(path):
+    beginning = {".png": b"\x89PNG", ".csv": b"level,contender,target"}[Path(path).suffix]
+    assert (ROOT / path).read_bytes().startswith(beginning)
 
 
 def test_make_targets_exist():
