@@ -89,6 +89,17 @@ def test_a_line_of_the_pictures_is_of_jobs_that_differ_in_the_penalty_alone(comm
     assert command("summarize", f"sweep={folder}").code == 0
 
 
+def test_a_search_is_one_line(tmp_path):
+    for number, weight in enumerate((0.11, 0.37)):
+        job = tmp_path / f"{number}_job" / ".hydra"
+        job.mkdir(parents=True)
+        (job / "overrides.yaml").write_text(f"[penalty_weight={weight}, step_size={weight + 1}]")
+        (job.parent / "status.json").write_text('{"state": "completed", "seconds": 1}')
+        settings = {"edit": "add", "target": "Smiling", "method": "ascent", "penalty_weight": weight}
+        (job.parent / "metrics.json").write_text(json.dumps(settings))
+    assert list(lines_of(tmp_path, read_jobs(tmp_path))) == ["add Smiling, ascent"]
+
+
 def test_summarize_makes_the_same_again_from_the_folders(command):
     folder = command("steer", *GRID, sweep=True).folder
     before = (folder / "sweep.csv").read_bytes()

@@ -95,9 +95,10 @@ def given_to(job: Path) -> dict[str, str]:
 
 
 def lines_of(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The jobs that got as far as their figures, by edit, target, method, and what else they were given differs in.
+    """The jobs that got as far as their figures, by edit, target and method.
 
-    In a line the jobs differ in the penalty weight alone.
+    Where some of these share a penalty weight too, as in a grid, what else they were given tells the lines apart; a
+    search draws a weight of its own for each job, and is one line.
     """
     known = [row for row in rows if row.get("penalty_weight") is not None and "method" in row and "edit" in row]
     given = [{key: word for key, word in given_to(folder / row["job"]).items() if key not in LINE} for row in known]
@@ -106,6 +107,8 @@ def lines_of(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
         for key in dict.fromkeys(key for words in given for key in words)
         if len({words.get(key) for words in given}) > 1
     ]
+    if len({tuple(row[key] for key in LINE) for row in known}) == len(known):
+        varying = []
     lines: dict[str, list[Row]] = {}
     for row, words in zip(known, given, strict=True):
         more = (f", {key}={words[key]}" for key in varying if key in words)
