@@ -1,8 +1,11 @@
-# On a fresh clone every target first builds .venv; `make` alone lists them.
+# On a fresh clone every target first builds .venv, with what it needs; `make` alone lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# What is installed, by which Python: `make test PYTHON=python3.12` builds .venv anew.
+RUNS := $(VENV)/.runs-$(notdir $(PYTHON))
+TESTS := $(VENV)/.tests-$(notdir $(PYTHON))
+PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format typecheck bench pictures bundle clean
@@ -10,45 +13,51 @@ INSTALLED := $(VENV)/.installed
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
 
-install: $(INSTALLED) ## build .venv with everything that zsteer and its tests need
+install: $(TESTS) ## build .venv with everything that zsteer and its tests need
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
+	@test -e $@ || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable .
 	@touch $@
 
-demo: $(INSTALLED) ## steer eight faces to a smile, with and without the penalty
+$(TESTS): $(RUNS)
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
 	$(BIN)/python scripts/steer.py 'where={Smiling: false}'
 	$(BIN)/python scripts/steer.py 'where={Smiling: false}' penalty_weight=0
 	@echo "Pictures:    outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
 
 # Several processes of one thread each: tests are small, and many of them wait for processes of their own.
-test: $(INSTALLED) ## run the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test: $(TESTS) ## run the whole suite, and measure which lines it reaches
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov
 
-lint: $(INSTALLED) ## check style
+lint: $(TESTS) ## check style, and that imports point one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
-format: $(INSTALLED) ## mend style
+format: $(TESTS) ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-typecheck: $(INSTALLED) ## check types
+typecheck: $(TESTS) ## check types
 	$(BIN)/basedpyright
 
-bench: $(INSTALLED) ## compare speeds, each with its alternative in the same process
+bench: $(TESTS) ## compare speeds, each with its alternative in the same process
 	$(BIN)/python benchmarks/steering.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/training.py
 
-pictures: $(INSTALLED) ## draw the README's pictures of faces again
+pictures: $(RUNS) ## draw the README's pictures of faces again
 	$(BIN)/python docs/pictures.py
 
-bundle: $(INSTALLED) ## train the bundled networks again (about six hours on two cores)
+bundle: $(RUNS) ## train the bundled networks again (about six hours on two cores)
 	rm -rf outputs/bundle
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_longer
@@ -60,7 +69,7 @@ bundle: $(INSTALLED) ## train the bundled networks again (about six hours on two
 	$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/rates \
 		generator.checkpoint=outputs/bundle/generator_sharper/generator.safetensors \
 		judge.checkpoint=outputs/bundle/judge/classifier.safetensors
-	$(BIN)/python -m zsteer.bundling outputs/bundle
+	$(BIN)/python -m zsteer.app.bundling outputs/bundle
 
 clean: ## remove what make built
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache

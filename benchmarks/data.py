@@ -16,10 +16,10 @@ from timing import alternate
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from zsteer import procedural
-from zsteer.attributes import CELEBA
-from zsteer.celeba import find_sources, read_annotations
-from zsteer.data import CelebA, scale
+from zsteer.data import procedural
+from zsteer.data.attributes import CELEBA
+from zsteer.data.celeba import find_sources, read_annotations
+from zsteer.data.faces import CelebA, scale
 
 NUM_IMAGES, NUM_CELEBA, BATCH_SIZE = 2_000, 202_599, 64
 

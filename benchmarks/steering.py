@@ -18,27 +18,25 @@ from hydra.utils import instantiate
 from timing import alternate
 from torch import Tensor, nn
 
-from zsteer import commands
-from zsteer.jobs import Bench
-from zsteer.loading import load_networks
-from zsteer.rows import Rows
-from zsteer.run import CONFIGS, compose
-from zsteer.steering import TRAINER_SETTINGS, steer
+from zsteer.app import commands
+from zsteer.app.composition import CONFIGS, compose
+from zsteer.networks.loading import load_networks
+from zsteer.steering.methods import method_of
+from zsteer.steering.module import TRAINER_SETTINGS, LatentSteering
+from zsteer.steering.rows import Rows
+from zsteer.steering.session import Session
 
 NUM_IMAGES, NUM_STEPS, TARGET, PENALTY = 8, 10, 31, 0.1
 OTHERS = [k for k in range(40) if k != TARGET]
 
 TO_FIRST_STEP = """
-import os, sys
-from zsteer.commands import steer
-import zsteer.checks
-checked = zsteer.checks.steer
+import dataclasses, os
+from zsteer.app.commands import steer
 def after_checks(cfg):
-    checked(cfg)
-    from zsteer.steering import LatentSteering
+    steer.check(cfg)
+    from zsteer.steering.module import LatentSteering
     LatentSteering.training_step = lambda *_: os._exit(0)
-zsteer.checks.steer = after_checks
-steer()
+dataclasses.replace(steer, check=after_checks)()
 """
 IMPORTS = "import torch, torchvision, pytorch_lightning, hydra"
 
@@ -52,6 +50,7 @@ def plain_loop(generator: nn.Module, classifier: nn.Module, noise: Tensor) -> Te
         start = logits.detach() if start is None else start
         penalty = torch.norm(logits[:, OTHERS] - start[:, OTHERS], dim=1).mean()
         (logits[:, TARGET].mean() - PENALTY * penalty).backward()
+        assert noise.grad is not None
         noise.data += noise.grad / NUM_STEPS
     for network in (generator, classifier):
         network.zero_grad()
@@ -63,9 +62,11 @@ def steered(generator: nn.Module, classifier: nn.Module, noise: Tensor, precisio
     cfg = compose("steer", ["experiment=tutorial", f"trainer.precision={precision}", "trainer=cpu"])
     trainer = instantiate(cfg.trainer, **TRAINER_SETTINGS, enable_progress_bar=False)
     rows = Rows.of_job(NUM_IMAGES, TARGET, 1.0, PENALTY, 1 / NUM_STEPS, torch.arange(40) != TARGET)
-    method = instantiate(cfg.method)
+    method = method_of(cfg.method)
     sigma = torch.ones(40)  # of which this method makes no use
-    return steer(generator, classifier, noise, rows, method, times * NUM_STEPS, sigma, trainer=trainer).noise[-1]
+    module = LatentSteering(generator, classifier, noise, rows, method, sigma)
+    trainer.fit(module, range(times * NUM_STEPS))
+    return module.history.noise[-1]
 
 
 def whole_job() -> None:
@@ -81,8 +82,8 @@ def method_costs(num_images: int = 64) -> None:
     contenders = []
     for name in names:
         cfg = compose("steer", [f"method={name}", f"num_images={num_images}", "num_steps=12", "trainer=cpu"])
-        bench = Bench(cfg)
-        contenders.append(partial(bench.histories, [bench.plan(cfg)], progress_bar=False))
+        session = Session(cfg)
+        contenders.append(partial(session.steer, [session.job(cfg)], progress_bar=False))
     times = alternate(*contenders, rounds=3)
     costs = [f"{name} {time / times[0]:.2f}" for name, time in zip(names, times, strict=True)]
     print(f"a step of {num_images} images, in units of ascent's ({times[0] / 12:.2f} s): {', '.join(costs)}")
@@ -101,11 +102,13 @@ def main() -> None:
     noise = torch.randn(NUM_IMAGES, 64, generator=torch.Generator().manual_seed(0))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {NUM_IMAGES} images, {NUM_STEPS} steps")
 
-    pair = tuple(network.double() for network in pair)
+    for network in pair:
+        network.double()
     exact = plain_loop(*pair, noise.double())
     error = (exact - steered(*pair, noise.double(), "64-true")).abs().max()
     print(f"the plain loop in float64 and zsteer end {error:.1e} apart")
-    pair = tuple(network.float() for network in pair)
+    for network in pair:
+        network.float()
     ends = {"the plain loop": plain_loop(*pair, noise), "zsteer": steered(*pair, noise, "32-true")}
     # The loop accumulates gradients across the kinks of ReLU and norm: a rounding there grows, whoever makes it.
     errors = [f"{name} by {(end - exact).abs().max():.1e}" for name, end in ends.items()]

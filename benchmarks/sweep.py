@@ -17,13 +17,13 @@ import torch
 from steering import IMPORTS, plain_loop, process
 from torch import Tensor, nn
 
-from zsteer import commands
-from zsteer.attributes import CELEBA
-from zsteer.loading import load_networks
-from zsteer.losses import steering_score
-from zsteer.networks import frozen
-from zsteer.rows import Rows
-from zsteer.run import compose
+from zsteer.app import commands
+from zsteer.app.composition import compose
+from zsteer.data.attributes import CELEBA
+from zsteer.networks.inference import frozen
+from zsteer.networks.loading import load_networks
+from zsteer.steering.objectives import steering_score
+from zsteer.steering.rows import Rows
 
 PENALTIES = (0.0, 0.03, 0.1, 0.3, 1.0)
 NUM_IMAGES, NUM_STEPS, ROWS = 8, 10, 64
@@ -75,13 +75,13 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     networks = load_networks(compose("steer", ["experiment=tutorial", "judge=none"]))
     pair = (networks.generator, networks.classifier.network)
-    cold = tuple(frozen(network, torch.float32) for network in pair)
+    generator, classifier = (frozen(network, torch.float32) for network in pair)
     noise = torch.randn(NUM_IMAGES, 64, generator=torch.Generator().manual_seed(0))
     sweep(CELEBA[:1], f"hydra.launcher.max_rows={ROWS}")  # warms up
     bare_time, ours, other_bare = (
-        seconds(lambda: bare(*cold, noise)),
+        seconds(lambda: bare(generator, classifier, noise)),
         seconds(lambda: sweep(CELEBA, f"hydra.launcher.max_rows={ROWS}")),
-        seconds(lambda: bare(*cold, noise)),
+        seconds(lambda: bare(generator, classifier, noise)),
     )
     bare_time = (bare_time + other_bare) / 2
     loop = 10 * seconds(lambda: [plain_loop(*pair, noise) for _ in range(NUM_JOBS // 10)])

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from data import write_celeba
@@ -20,13 +21,14 @@ from torch.utils.flop_counter import flop_registry
 from torchvision import transforms
 from torchvision.io import decode_jpeg
 
-from zsteer import procedural
-from zsteer.data import FaceData, scale
-from zsteer.gan import GANModule
-from zsteer.losses import bce_discriminator, bce_generator, zero_centred_penalty
-from zsteer.networks import Discriminator, Generator
-from zsteer.run import compose
-from zsteer.training import trainer_of
+from zsteer.app.composition import compose
+from zsteer.data import procedural
+from zsteer.data.faces import FaceData, scale
+from zsteer.gan.losses import bce_discriminator, bce_generator, zero_centred_penalty
+from zsteer.gan.module import GANModule
+from zsteer.networks.dcgan import Discriminator
+from zsteer.networks.tutorial import Generator
+from zsteer.training.fitting import trainer_of
 
 NUM_STEPS = 12
 QUIET = "+trainer.enable_progress_bar=false"
@@ -59,10 +61,12 @@ def lightning(root: str, *words: str) -> Callable[[], None]:
 def plain(module: GANModule, data: FaceData) -> Callable[[], None]:
     """The module's own steps in a loop: no Trainer, hooks, logging or progress."""
     optimizers = module.configure_optimizers()
-    module.manual_backward = lambda loss: loss.backward()
-    module.optimizers = lambda: optimizers
-    module.log_dict = lambda *_, **__: None
-    module._trainer = type("Alone", (), {"world_size": 1, "global_rank": 0})()
+    vars(module).update(  # what stands in for Lightning
+        manual_backward=lambda loss: loss.backward(),
+        optimizers=lambda: optimizers,
+        log_dict=lambda *_, **__: None,
+        _trainer=SimpleNamespace(world_size=1, global_rank=0),
+    )
 
     def train() -> None:
         for images, targets in data.train_dataloader():
@@ -83,9 +87,9 @@ class Photographs(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.transform(
-            decode_jpeg(torch.frombuffer(bytearray(self.files[index].read_bytes()), dtype=torch.uint8))
-        )
+        image = decode_jpeg(torch.frombuffer(bytearray(self.files[index].read_bytes()), dtype=torch.uint8))
+        assert isinstance(image, torch.Tensor)  # of one file; of a list of them it is a list
+        return self.transform(image)
 
 
 def found(folder: Path, batch_size: int, penalty_every: int) -> Callable[[], None]:

@@ -1,6 +1,6 @@
 """Draw what two experiments end in: `python docs/entanglement.py BASE INDEPENDENT SMALL`.
 
-Each is a folder of `evaluate.py experiment=default_against_published`: for the generator of `correlated_data` whose
+Each is a folder of `compare.py experiment=default_against_published`: for the generator of `correlated_data` whose
 `data.correlation` is `celeba`, for its other one, and for that of `small_latent` whose noise has eight numbers.
 """
 
@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from zsteer.files import whole
-from zsteer.pictures import plotting
-from zsteer.run import compose
+from zsteer.app.composition import compose
+from zsteer.files import atomic_write
 
-pyplot = plotting()
 LEVEL = 1.0  # σ of judged gain
-TARGETS = list(compose("evaluate").targets)
+TARGETS = list(compose("compare").targets)
 PANELS = {"data": ("as CelebA's depend", "independent"), "noise": ("64 numbers", "8 numbers")}
 COLOURS = {"tutorial λ=0.1": "tab:red", "projected": "tab:blue"}
 
@@ -35,7 +34,8 @@ def read(folder: str) -> dict[str, np.ndarray]:
 def main(base: str, independent: str, small: str) -> None:
     """Draw docs/entanglement.png, and print the means over the targets that all reach."""
     places = np.arange(len(TARGETS))
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.6), dpi=110, sharey=True, layout="constrained")
+    figure = Figure(figsize=(12, 4.6), dpi=110, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for axis, (title, labels), other in zip(axes, PANELS.items(), (independent, small), strict=True):
         pair = read(base), read(other)
         shared = ~np.isnan([figures[name][0] for figures in pair for name in COLOURS]).any(axis=0)
@@ -52,7 +52,7 @@ def main(base: str, independent: str, small: str) -> None:
         axis.legend(fontsize=8, loc="lower left")
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel(f"attribute dependency at +{LEVEL:g} σ")
-    with whole(Path(__file__).with_name("entanglement.png")) as temporary:
+    with atomic_write(Path(__file__).with_name("entanglement.png")) as temporary:
         figure.savefig(temporary, format="png")
 
 

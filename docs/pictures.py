@@ -1,30 +1,32 @@
 """`make pictures`: draw the README's pictures of faces anew, from the renderer and the bundle."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import zsteer
-from zsteer import procedural
-from zsteer.attributes import CELEBA
-from zsteer.files import whole
-from zsteer.loading import load_networks
-from zsteer.pictures import grid_of, plotting, save_picture, to_uint8
-from zsteer.run import compose
+from zsteer.app.composition import compose
+from zsteer.data import procedural
+from zsteer.data.attributes import CELEBA
+from zsteer.data.procedural.population import BEARDS
+from zsteer.files import atomic_write
+from zsteer.networks.loading import load_networks
+from zsteer.pictures import grid_of, save_picture, to_uint8
 
-pyplot = plotting()
 FOLDER = Path(__file__).parent
-NAMED = tuple(compose("evaluate").targets)
+NAMED = tuple(compose("compare").targets)
 PER_ROW = 6
 PAIRS_PER_ROW = 5
 
 
 def attribute_sheet() -> None:
     """Each attribute off and on, everything else equal (but what excludes it), on a person whom it suits."""
-    figure, axes = pyplot.subplots(8, PAIRS_PER_ROW, figsize=(11, 10.6), layout="constrained")
+    figure = Figure(figsize=(11, 10.6), layout="constrained")
+    axes = figure.subplots(8, PAIRS_PER_ROW)
     for name, axis in zip(CELEBA, axes.flat, strict=True):
         person = _suited(name)
         pair = torch.cat([procedural.render(procedural.with_attributes(person, {name: on})) for on in (False, True)])
@@ -43,7 +45,7 @@ def _suited(name: str) -> procedural.People:
     distracting = ("Wearing_Hat", "Eyeglasses", "Blurry", "Bangs", "Rosy_Cheeks", "Pale_Skin", "Double_Chin", "Chubby")
     has = {attribute: crowd.attributes[:, CELEBA.index(attribute)] > 0 for attribute in CELEBA}
     fits = has[name] & ~torch.stack([has[other] for other in distracting if other != name]).any(0)
-    if name not in (*procedural.BEARDS, "No_Beard"):
+    if name not in (*BEARDS, "No_Beard"):
         fits &= has["No_Beard"]
     return crowd[fits.nonzero()[:1, 0]]
 
@@ -57,7 +59,8 @@ def named_faces() -> None:
     noise = torch.randn(3000, 64, generator=torch.Generator().manual_seed(0))
     samples = torch.cat([networks.generator(z) for z in noise.split(250)])
     seen = torch.cat([networks.judge.network(images) for images in samples.split(250)])
-    figure, axes = pyplot.subplots(len(NAMED), 2, figsize=(11, 1.02 * len(NAMED)), layout="constrained")
+    figure = Figure(figsize=(11, 1.02 * len(NAMED)), layout="constrained")
+    axes = figure.subplots(len(NAMED), 2)
     for name, (left, right) in zip(NAMED, axes, strict=True):
         column = CELEBA.index(name)
         has = labels[:, column] > 0
@@ -90,14 +93,13 @@ def steered() -> None:
         save_picture(FOLDER / f"{name}.png", run.image)
 
 
-def _row(images: UInt8[Tensor, "n 3 h w"]) -> Sequence:
+def _row(images: UInt8[Tensor, "n 3 h w"]) -> UInt8[np.ndarray, "h n*w 3"]:
     return torch.cat(list(images), dim=2).permute(1, 2, 0).numpy()
 
 
 def _save(figure, name: str) -> None:
-    with whole(FOLDER / name) as temporary:
+    with atomic_write(FOLDER / name) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

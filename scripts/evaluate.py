@@ -1,6 +1,6 @@
 """`python scripts/evaluate.py [overrides]`: see configs/evaluate.yaml."""
 
-from zsteer.commands import evaluate
+from zsteer.app.commands import evaluate
 
 if __name__ == "__main__":
     evaluate()

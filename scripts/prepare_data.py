@@ -1,6 +1,6 @@
 """`python scripts/prepare_data.py [overrides]`: see configs/prepare_data.yaml."""
 
-from zsteer.commands import prepare_data
+from zsteer.app.commands import prepare_data
 
 if __name__ == "__main__":
     prepare_data()

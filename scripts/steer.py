@@ -1,6 +1,6 @@
 """`python scripts/steer.py [overrides]`: see configs/steer.yaml."""
 
-from zsteer.commands import steer
+from zsteer.app.commands import steer
 
 if __name__ == "__main__":
     steer()

@@ -1,6 +1,6 @@
 """`python scripts/summarize.py [overrides]`: see configs/summarize.yaml."""
 
-from zsteer.commands import summarize
+from zsteer.app.commands import summarize
 
 if __name__ == "__main__":
     summarize()

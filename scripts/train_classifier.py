@@ -1,6 +1,6 @@
 """`python scripts/train_classifier.py [overrides]`: see configs/train_classifier.yaml."""
 
-from zsteer.commands import train_classifier
+from zsteer.app.commands import train_classifier
 
 if __name__ == "__main__":
     train_classifier()

@@ -1,6 +1,5 @@
 """Shapes and types are checked while testing; a command of zsteer can be run in this process."""
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +9,6 @@ import jaxtyping
 import pytest
 
 jaxtyping.install_import_hook("zsteer", "beartype.beartype")
-
-GOLDEN = Path(__file__).parent / "golden"
-# The published classifier and a slice of CelebA, neither of them ours to ship: tests that use them skip without.
-REAL = Path(os.environ.get("ZSTEER_REAL", Path(__file__).parents[2] / "shared" / "real"))
-GOLDEN_NETWORKS = (
-    "generator=tutorial",
-    "generator.network.hidden_dim=8",
-    f"generator.checkpoint={GOLDEN / 'pretrained_celeba.pth'}",
-    "classifier=tutorial",
-    "classifier.network.hidden_dim=8",
-    f"classifier.checkpoint={GOLDEN / 'pretrained_classifier.pth'}",
-    "judge=none",
-)
 
 
 @dataclass
@@ -40,7 +26,7 @@ def command(tmp_path, monkeypatch, capfd) -> Callable[..., Ended]:
     """`command("steer", "target=Smiling", ...)` as the script would run it, its run folder in a temporary place."""
 
     def call(name: str, *words: str, sweep: bool = False) -> Ended:
-        from zsteer import commands
+        from zsteer.app import commands
 
         folder = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
         where = f"hydra.sweep.dir={folder}" if sweep else f"hydra.run.dir={folder}"

@@ -1,4 +1,4 @@
-"""zsteer's launchers and sweeper, where Hydra looks for plugins: each launcher hands its jobs to `zsteer.launching`.
+"""zsteer's launchers and sweeper, where Hydra looks for plugins: each launcher hands its jobs to `zsteer.sweeps`.
 
 Hydra imports this file whenever it starts, so nothing heavy is imported here.
 """
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# Not by way of `zsteer.sweeps.hydra_internals`: looking for plugins, Hydra runs this module anew, and a class that was
+# imported before it did is another one.
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-
-from zsteer.run import Job
 
 
 class QuickSweeper(BasicSweeper):
@@ -21,8 +21,8 @@ class QuickSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        if isinstance(task_function, Job):
-            task_function.session.sweep = Path(config.hydra.sweep.dir)  # to be summarized, whoever launches the jobs
+        if (call := getattr(task_function, "call", None)) is not None:  # a task of ours, not another application's
+            call.sweep = Path(config.hydra.sweep.dir)  # to be summarized, whoever launches the jobs
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         pass
@@ -42,7 +42,8 @@ class VectorizedLauncher(Launcher):
         self.sweep = (hydra_context, task_function, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from zsteer.launching import Sweep, steer_together
+        from zsteer.sweeps.batches import steer_together
+        from zsteer.sweeps.launching import Sweep
 
         return steer_together(Sweep(*self.sweep, job_overrides, initial_job_idx), self.max_rows)
 
@@ -62,6 +63,7 @@ class ProcessLauncher(Launcher):
         self.sweep = (hydra_context, task_function, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from zsteer.launching import Sweep, run_processes
+        from zsteer.sweeps.launching import Sweep
+        from zsteer.sweeps.processes import run_processes
 
         return run_processes(Sweep(*self.sweep, job_overrides, initial_job_idx), self.num_parallel, self.gpus)

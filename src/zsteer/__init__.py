@@ -1,28 +1,63 @@
-"""Controllable generation: move a GAN's input noise so that one attribute changes and nothing else does."""
+"""Controllable generation: move a GAN's input noise so that one attribute changes and nothing else does.
 
+Each command of the command line is a function here. All take the words that one would type after it, or settings by
+name, as in `steer("method=projected", target="Smiling", num_images=4)`. They give their result as an object, and raise
+ValueError or FileNotFoundError, with one line that names the setting, where something is wrong. `config_dir` is a
+folder with configs of your own, as after `--config-dir`. Files are written only where `folder` is given, and nothing of
+the caller's is changed: Hydra's state, random numbers, environment variables, warning filters.
+"""
+
+import random
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zsteer.jobs import Steered
+    from zsteer.evaluation.comparison import Compared
+    from zsteer.evaluation.directions import NamedDirections
+    from zsteer.evaluation.results import Scores
+    from zsteer.steering.results import Steered
+    from zsteer.training.results import Trained
 
 __version__ = "0.1.0"
 
+Folder = str | Path | None
 
-def steer(*overrides: str, config_dir: str | Path | None = None) -> "Steered":
-    """Steer from Python, with the words that one would type after `scripts/steer.py`; no file is written.
 
-    Args:
-        config_dir: a folder with configs of your own, as after `--config-dir`.
+def _call(command: str, words: tuple[str, ...], settings: dict[str, Any], config_dir: Folder, folder: Folder) -> Any:
+    numbers = random.getstate()  # which some libraries draw from when they are imported
+    try:
+        from zsteer.app import commands  # Hydra, which `import zsteer` need not wait for
 
-    Raises:
-        ValueError, FileNotFoundError: a setting is wrong; the message says which.
-    """
-    from zsteer import checks
-    from zsteer.run import compose
+        return getattr(commands, command).from_python(words, settings, config_dir, folder)
+    finally:
+        random.setstate(numbers)
 
-    cfg = compose("steer", overrides, config_dir)
-    checks.steer(cfg)
-    from zsteer import jobs  # after the checks, because it loads torch
 
-    return jobs.perform(cfg)
+def steer(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Steered":
+    """Move noise along one attribute."""
+    return _call("steer", words, settings, config_dir, folder)
+
+
+def train_gan(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Trained":
+    """Train a GAN; the result's network is the averaged generator. Without a folder no checkpoint is kept."""
+    return _call("train_gan", words, settings, config_dir, folder)
+
+
+def train_classifier(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Trained":
+    """Train an attribute classifier, a judge or a regressor. Without a folder no checkpoint is kept."""
+    return _call("train_classifier", words, settings, config_dir, folder)
+
+
+def evaluate(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Scores":
+    """Score a classifier, a judge or a generator."""
+    return _call("evaluate", words, settings, config_dir, folder)
+
+
+def compare(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Compared":
+    """Compare steering methods at equal judged gain."""
+    return _call("compare", words, settings, config_dir, folder)
+
+
+def directions(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "NamedDirections":
+    """Name a source's directions by what the judge sees them do."""
+    return _call("directions", words, settings, config_dir, folder)

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAt
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils.tensorboard.summary import hparams
 
-from zsteer.files import whole
+from zsteer.files import atomic_write
 from zsteer.pictures import Png
 
 
@@ -47,7 +47,7 @@ class Events:
 
     def save(self, folder: Path) -> None:
         """Write the event file into a run's folder."""
-        with whole(folder / f"events.out.tfevents.{int(time.time())}.zsteer") as temporary:
+        with atomic_write(folder / f"events.out.tfevents.{int(time.time())}.zsteer") as temporary:
             temporary.write_bytes(b"".join(_record(event.SerializeToString()) for event in self.events))
 
 

@@ -1,16 +1,23 @@
-"""Files that are either whole or absent: each is written under a temporary name and then renamed."""
+"""Files that are either whole or absent: each is written under a temporary name and then renamed.
+
+Of the processes of a distributed run, the main one writes.
+"""
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` if the block ends well and removed if it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +32,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def beside(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
+def read_sidecar(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
     """The `config` and `figures` that a training run of ours wrote beside its weights; {} for other weights."""
     path = Path(checkpoint).with_suffix(".json") if checkpoint else None
     if path is None or not path.is_file():
@@ -40,5 +47,23 @@ def beside(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write `content` as indented JSON; NaN and infinity, which JSON lacks, are refused."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: str | os.PathLike, table: "pd.DataFrame", float_format: str | None = None) -> None:
+    """Write a table as CSV, without its index; what is missing stays empty."""
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=float_format)
+
+
+def slug(words: Sequence[str] | str, longest: int = 80) -> str:
+    """Words as one file name of letters, digits, `.`, `_` and `-`: overrides and globs trip over `=` and `,`."""
+    text = words if isinstance(words, str) else "_".join(str(word) for word in words)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-_.")[:longest]
+
+
+def is_main_process() -> bool:
+    """Whether this process writes a run's files: not the others of a distributed run, which share its folder."""
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # the first that is set counts, as for Lightning
+    return next((os.environ[name] for name in ranks if name in os.environ), "0") == "0"

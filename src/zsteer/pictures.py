@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from zsteer.files import whole
+from zsteer.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOOTER_HEIGHT = 16
 PADDING = 2
@@ -48,28 +51,17 @@ def encoded(image: Image.Image) -> Png:
     return Png(file.getvalue(), image.height, image.width)
 
 
-def plotting() -> Any:
-    """`matplotlib.pyplot` without a display; imported where something is drawn, because that takes a second."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def png_of(figure: Any) -> Png:
-    """Encode a figure of matplotlib's, and close it."""
+def png_of(figure: "Figure") -> Png:
+    """Encode a figure of matplotlib's."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     width, height = figure.canvas.get_width_height()
-    plotting().close(figure)
     return Png(file.getvalue(), height, width)
 
 
 def save_picture(path: Path, image: Float[Tensor, "3 h w"] | Png) -> None:
     """Write a picture in [0, 1] as PNG."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes((image if isinstance(image, Png) else png(image)).data)
 
 

@@ -1,0 +1,60 @@
+"""Put trained networks into the package, as the last step of `make bundle`: `python -m zsteer.app.bundling DIR`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+
+from zsteer.app.composition import compose
+from zsteer.networks.checkpoints import save_weights
+from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.loading import load_network, load_networks
+from zsteer.steering.reference import BUNDLED, compute_logits, save_logits
+
+FOLDER = BUNDLED.parent
+# Where each network's training run keeps its weights, and the config group that described it.
+SOURCES = {
+    "generator": ("generator_sharper/generator.safetensors", "generator"),
+    "classifier": ("classifier/classifier.safetensors", "classifier"),
+    "judge": ("judge/classifier.safetensors", "classifier"),
+    "regressor": ("regressor/classifier.safetensors", "classifier"),
+    "judge_regressor": ("judge_regressor/classifier.safetensors", "classifier"),
+}
+# What the judge sees in the generator's samples, from `evaluate`.
+RATES = "rates/metrics.json"
+
+
+def bundle(trained: Path) -> None:
+    """Write float16 weights, each with its training's config and figures, and the reference logits of the pairs."""
+    for name, (path, group) in SOURCES.items():
+        _pack(name, trained, group, path)
+    for stale in BUNDLED.glob("*.safetensors"):
+        stale.unlink()
+    for target in ("Smiling", "age"):  # a label, and a factor that the regressors join in for
+        networks = load_networks(compose("steer", [f"target={target}"]))
+        assert networks.judge is not None
+        scorers = [networks.classifier.network, networks.judge.network]
+        for scorer, logits in zip(scorers, compute_logits(networks.generator, scorers), strict=True):
+            save_logits(BUNDLED / f"{fingerprint(networks.generator)}-{fingerprint(scorer)}.safetensors", logits)
+
+
+def _pack(name: str, trained: Path, group: str, path: str) -> None:
+    """Write one network's half-precision weights."""
+    source = trained / path
+    # Where this checkout lies is nobody else's business.
+    about = json.loads(source.with_suffix(".json").read_text().replace(str(FOLDER), FOLDER.name))
+    if name == "generator":
+        about["figures"] |= json.loads((trained / RATES).read_text())
+    target = FOLDER / f"{name}.safetensors"
+    section = OmegaConf.create(about["config"][group])
+    assert isinstance(section, DictConfig)
+    section.checkpoint = str(source)
+    save_weights(load_network(section, group), target, about, torch.float16)
+    print(f"{target}: {sum(tensor.numel() for tensor in load_file(target).values()):,} numbers")
+
+
+if __name__ == "__main__":
+    bundle(Path(sys.argv[1]))

@@ -1,0 +1,132 @@
+"""The commands, one function each: what a checked config does. torch is imported by the first that needs it."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from zsteer.app import checks
+from zsteer.app.composition import compose, experiments
+from zsteer.app.main import Check, Command, Perform, Result
+from zsteer.files import is_main_process
+
+if TYPE_CHECKING:
+    from zsteer.steering.results import Steered
+
+Successor = Callable[[list[str]], "tuple[Command, list[str]] | None"]
+
+
+def command(check: Check, successor: Successor = lambda words: None) -> Callable[[Perform], Command]:
+    """Make a function of a config and a folder into the command of its name."""
+    return lambda perform: Command(perform.__name__, check, perform, successor)
+
+
+@command(checks.steer)
+def steer(cfg: DictConfig, folder: Path | None) -> "Steered":
+    """Move noise along one attribute."""
+    from zsteer.steering.history import NonFiniteScore
+    from zsteer.steering.session import Session
+
+    session = Session(cfg)
+    job = session.job(cfg)
+    (history,) = session.steer([job])
+    try:
+        steered = session.measure(job, history)
+    except NonFiniteScore as error:
+        if folder is not None and is_main_process():
+            error.history.save(folder)
+        raise
+    if folder is not None and is_main_process():
+        steered.write(folder)
+    return steered
+
+
+@command(checks.train_gan)
+def train_gan(cfg: DictConfig, folder: Path | None) -> Result:
+    """Train a GAN on faces."""
+    from zsteer.gan.training import train
+
+    return train(cfg, folder)
+
+
+@command(checks.train_classifier)
+def train_classifier(cfg: DictConfig, folder: Path | None) -> Result:
+    """Train an attribute classifier, or a judge."""
+    from zsteer.classifier.training import train
+
+    return train(cfg, folder)
+
+
+@command(checks.prepare_data)
+def prepare_data(cfg: DictConfig, folder: Path | None) -> Result:
+    """Convert a data set once into an image store."""
+    from zsteer.data.faces import prepare_store
+
+    return prepare_store(cfg)
+
+
+@command(checks.compare)
+def compare(cfg: DictConfig, folder: Path | None) -> Result:
+    """Compare steering methods at equal judged gain."""
+    jobs = {name: [contender(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
+    from zsteer.evaluation.comparison import compare
+
+    return compare(cfg, jobs, folder)
+
+
+def contender(cfg: DictConfig, words: Sequence[str], target: str) -> DictConfig:
+    """The checked config of `steer` for a contender and a target, with the networks that all contenders share."""
+    job = compose("steer", [*words, f"target={target}"], inside=True)
+    for key in checks.SHARED_BY_CONTENDERS:
+        job[key] = cfg[key]
+    checks.steer(job)
+    return job
+
+
+@command(checks.directions)
+def directions(cfg: DictConfig, folder: Path | None) -> Result:
+    """Name a source's directions by what the judge sees them do."""
+    from zsteer.evaluation.directions import name_directions
+
+    return name_directions(cfg, folder)
+
+
+# Keys of `evaluate` that naming directions never made use of.
+_UNUSED_BY_DIRECTIONS = ("data", "split", "num_images", "seed", "inception")
+
+
+def _moved_from_evaluate(words: list[str]) -> tuple[Command, list[str]] | None:
+    """Comparing methods and naming directions were words of `evaluate`, and still are understood there."""
+    given = {key: value for key, _, value in (word.partition("=") for word in words)}
+    rest = [word for word in words if not word.startswith("what=")]
+    if "hydra.job.name" not in given:
+        rest.append("hydra.job.name=evaluate")  # where the run's folder was
+    if given.get("what") == "directions":
+        return directions, [word for word in rest if not re.match(rf"({'|'.join(_UNUSED_BY_DIRECTIONS)})[.=]", word)]
+    if given.get("experiment") in experiments("compare"):
+        return compare, rest
+    if given.get("what") == "methods":
+        return compare, rest if "experiment" in given else [*rest, "~experiment"]
+    return None
+
+
+@command(checks.evaluate, _moved_from_evaluate)
+def evaluate(cfg: DictConfig, folder: Path | None) -> Result:
+    """Score a classifier, a judge or a generator."""
+    if cfg.what == "generator":
+        from zsteer.evaluation.generators import score_generator
+
+        return score_generator(cfg, folder)
+    from zsteer.evaluation.classifiers import score_classifier
+
+    return score_classifier(cfg, folder)
+
+
+@command(checks.summarize)
+def summarize(cfg: DictConfig, folder: Path | None) -> Result:
+    """A sweep's folder into one table and its pictures."""
+    from zsteer.sweeps.summary import summarize
+
+    return summarize(Path(cfg.sweep))

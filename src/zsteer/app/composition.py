@@ -1,0 +1,120 @@
+"""Configs from words: where they lie, how a script's is composed, what its run is called.
+
+Nothing here imports torch, so that `--help` and config errors come at once.
+"""
+
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from zsteer.files import is_main_process, slug
+from zsteer.sweeps.hydra_internals import hydra_of
+
+PACKAGE = Path(__file__).parents[1]
+# A wheel carries the configs inside the package; a clone has them at its root.
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parents[1] / "configs"
+
+
+def run_name() -> str:
+    """Date and time, what was asked for, and six random digits, by which two runs of one second differ.
+
+    From the command line, not from `hydra.overrides`, which in a sweep differ from job to job. The other processes of a
+    distributed run, which its first one starts, use the same name.
+    """
+    if not is_main_process() and "ZSTEER_RUN" in os.environ:
+        return os.environ["ZSTEER_RUN"]
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith(("-", "hydra"))]
+    name = slug([slug(overrides, longest=60), secrets.token_hex(3)])
+    os.environ["ZSTEER_RUN"] = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
+    return os.environ["ZSTEER_RUN"]
+
+
+def accelerator() -> str:
+    """`gpu` where torch sees a CUDA device, else `cpu`."""
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+RESOLVERS = {
+    "accelerator": accelerator,
+    "slug": slug,
+    "reciprocal": lambda number: 1 / number,
+    "plus": lambda one, other: one + other,
+    "times": lambda one, other: one * other,
+    "bundled": lambda name: str(PACKAGE / "bundle" / name),
+}
+for _name, _function in RESOLVERS.items():
+    OmegaConf.register_new_resolver(f"zsteer.{_name}", _function, replace=True)
+OmegaConf.register_new_resolver("zsteer.run_name", run_name, use_cache=True, replace=True)
+
+
+def experiments(script: str) -> list[str]:
+    """The names of a script's presets."""
+    return sorted(path.stem for path in (CONFIGS / "experiment" / script).glob("*.yaml"))
+
+
+def in_full(script: str, words: Sequence[str]) -> list[str]:
+    """The words of a command line with its presets' names in full: `experiment=tutorial` means `steer`'s own."""
+    known = experiments(script)
+
+    def full(word: str) -> str:
+        key, equals, names = word.partition("=")
+        if key != "experiment" or not equals:
+            return word
+        return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
+
+    return [full(word) for word in words]
+
+
+@contextmanager
+def own_hydra(config_dir: str | Path | None = None) -> Iterator[None]:
+    """Have `hydra.compose` find our configs and those in `config_dir`, whatever Hydra application this runs in."""
+    folders = [CONFIGS] if config_dir is None else [CONFIGS, Path(config_dir).absolute()]
+    with hydra_of(folders):
+        yield
+
+
+def compose(
+    script: str, words: Sequence[str] = (), config_dir: str | Path | None = None, inside: bool = False
+) -> DictConfig:
+    """The config that a script would run with.
+
+    Args:
+        config_dir: a folder with configs of the user's own, as after `--config-dir`.
+        inside: compose by the Hydra that is at work, that of a running command or of `own_hydra`.
+    """
+    with nullcontext() if inside else own_hydra(config_dir):
+        return hydra.compose(script, in_full(script, words))
+
+
+def word_of(key: str, value: Any) -> str:
+    """A setting as a word of the command line, in Hydra's grammar."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_written, value)) + "]"
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z_][\w./+-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
+        return text  # bare, because Hydra takes no quoted name of a config group's choice
+    quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
+    return f"'{quoted}'"

@@ -1,0 +1,1 @@
+"""Training of attribute classifiers, judges and regressors."""

@@ -1,0 +1,1 @@
+"""Score generators, classifiers and directions, and compare steering methods."""

@@ -1,0 +1,79 @@
+"""Compare steering methods at equal judged gain."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from zsteer.evaluation import report
+from zsteer.evaluation.figures import Comparison, Row, figures, kernel_distances, ratios
+from zsteer.evaluation.trials import TABLE_LEVELS, run_trials
+from zsteer.files import is_main_process, write_json
+from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.inference import frozen
+from zsteer.networks.loading import load_network
+from zsteer.settings import NETWORKS
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Contenders compared.
+
+    Args:
+        metrics: as in `metrics.json`: each contender's mean ratio to the first.
+        comparison: the trials.
+        rows: figures, a row for each level, contender and target; `pandas.DataFrame(rows)` is `methods.csv`.
+        fingerprints: of the networks, by their roles.
+    """
+
+    metrics: dict[str, Any]
+    comparison: Comparison
+    rows: Sequence[Row]
+    fingerprints: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write tables, pictures and the page (see `report.write`), and `metrics.json`."""
+        report.write(folder, self.comparison, self.rows, self.fingerprints)
+        write_json(folder / "metrics.json", self.metrics)
+
+    def report(self, folder: Path) -> str:
+        """The tables, and where the page is."""
+        return f"{self}\n  {folder / 'report.html'}"
+
+    def __str__(self) -> str:
+        return report.tables(self.rows, self.fingerprints)
+
+
+def compare(cfg: DictConfig, jobs: Mapping[str, Sequence[DictConfig]], folder: Path | None) -> Compared:
+    """Compare contenders.
+
+    Args:
+        jobs: for each contender the checked configs of `steer`, one for each target.
+        folder: keeps each trial as soon as it has ended, and has the files at the end; null for none.
+
+    Raises:
+        ValueError, FileNotFoundError: the data, a setting of a contender or a network does not fit.
+    """
+    data = instantiate(cfg.data)
+    assert len(data.store)  # what is wrong with the data is said before anything is steered
+    comparison = Comparison.of(run_trials(jobs, folder), jobs)
+    networks = {role: load_network(cfg[role], role) for role in NETWORKS}
+    generator, judge = (frozen(networks[role], torch.float32) for role in ("generator", "judge"))
+    rows = figures(comparison, kernel_distances(comparison, data, cfg.split, generator, judge))
+    fingerprints = {role: fingerprint(network) for role, network in networks.items()}
+    means = {f"ratio_at_{level:g}_sigma": ratios(rows, level) for level in TABLE_LEVELS}
+    metrics = {
+        "what": "methods",
+        "split": cfg.split,
+        "num_images": cfg.num_images,
+        "fingerprints": fingerprints,
+        **means,
+    }
+    compared = Compared(metrics, comparison, rows, fingerprints)
+    if folder is not None and is_main_process():
+        compared.write(folder)
+    return compared

@@ -1,0 +1,210 @@
+"""A comparison as tables, pictures and one page that opens from disk, with every trial's frames to scrub through."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from zsteer.evaluation.figures import Comparison, Row, ratios
+from zsteer.evaluation.frontier import Point, draw_frontier
+from zsteer.evaluation.trials import LEVELS, TABLE_LEVELS
+from zsteer.files import atomic_write, write_table
+from zsteer.pictures import Png, png_of, save_picture, sheet
+from zsteer.statistics import bootstrap_interval, mean_known
+
+TEMPLATE = Path(__file__).parent / "report.html"
+
+
+def write(folder: Path, comparison: Comparison, rows: Sequence[Row], fingerprints: Mapping[str, str]) -> None:
+    """Write `methods.csv`, `methods.md`, `frontier.png`, `rescoring.png`, `faces.png` and `report.html`.
+
+    Args:
+        rows: the figures, as `figures.figures` gives them.
+        fingerprints: of the networks, by their roles, for the tables to name.
+    """
+    write_table(folder / "methods.csv", pd.DataFrame(rows))
+    with atomic_write(folder / "methods.md") as temporary:
+        temporary.write_text(tables(rows, fingerprints))
+    pictures = {"frontier": frontier(comparison), "rescoring": draw_rescoring(comparison)}
+    for name, picture in pictures.items():
+        save_picture(folder / f"{name}.png", picture)
+    save_picture(folder / "faces.png", draw_faces(comparison))
+    write_page(folder / "report.html", comparison, rows, pictures, _named(fingerprints))
+
+
+def tables(rows: Sequence[Row], fingerprints: Mapping[str, str]) -> str:
+    """The dependency at each level, how the last images stand, and what the figures are of, in Markdown."""
+    caption = f"{rows[0]['num_images']} images for each cell; {_named(fingerprints)}."
+    parts = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows), caption]
+    return "\n\n".join(parts) + "\n"
+
+
+def _named(fingerprints: Mapping[str, str]) -> str:
+    return ", ".join(f"{role} {digits}" for role, digits in fingerprints.items())
+
+
+def write_page(
+    path: Path, comparison: Comparison, rows: Sequence[Row], pictures: Mapping[str, Png], networks: str
+) -> None:
+    """Write the page. Nothing in it is loaded from elsewhere: pictures are data URIs, and the script is its own.
+
+    Args:
+        rows: the figures, as `figures.figures` gives them.
+        pictures: by title.
+        networks: what made them.
+    """
+    figures: dict[tuple[str, str], dict[float, Row]] = {}
+    for row in rows:
+        figures.setdefault((row["contender"], row["target"]), {})[row["level"]] = row
+    trials = {
+        target: [
+            {
+                "contender": name,
+                "figures": figures[name, target],
+                "frames": _uri(_sprite(trial.frames), "webp"),
+                "gains": json.dumps([[round(gain, 2) for gain in moment] for moment in trial.gains.tolist()]),
+                "arrived": (~trial.step[-1].isnan())[: trial.frames.shape[1]].tolist(),
+            }
+            for name, trial in ((name, comparison.trials[name, target]) for name in comparison.contenders)
+        ]
+        for target in comparison.targets
+    }
+    moments, _, _, height, width = next(iter(comparison.trials.values())).frames.shape
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text()).render(
+        trials=trials,
+        contenders=comparison.contenders,
+        levels=sorted({row["level"] for row in rows}),
+        num_images=rows[0]["num_images"],
+        networks=networks,
+        figures=figures,
+        pictures={title: _uri(picture.data, "png") for title, picture in pictures.items()},
+        last=moments - 1,
+        height=height,
+        width=width,
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(page)
+
+
+def _sprite(frames: UInt8[Tensor, "f m 3 h w"]) -> bytes:
+    """All frames as one picture: images across, moments downwards."""
+    moments, images, _, height, width = frames.shape
+    picture = frames.permute(0, 3, 1, 4, 2).reshape(moments * height, images * width, 3)
+    file = io.BytesIO()
+    Image.fromarray(picture.numpy()).save(file, format="WEBP", quality=85)
+    return file.getvalue()
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def markdown(rows: Sequence[Row], level: float) -> str:
+    """The dependency of each contender for each target at a level, ± half its interval, with the share that arrived."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    cells: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["level"] == level:
+            cells.setdefault(row["contender"], {})[row["target"]] = row
+    lines = [f"| +{level:g} σ | {' | '.join(targets)} | ratio |", "|---|" + "---|" * (len(targets) + 1)]
+    means = ratios(rows, level)
+    for name, own in cells.items():
+        ratio = "–" if means[name] is None else f"{means[name]:.2f}"
+        lines.append(f"| {name} | {' | '.join(_cell(own[target]) for target in targets)} | {ratio} |")
+    return "\n".join(lines)
+
+
+def markdown_of_ends(rows: Sequence[Row]) -> str:
+    """How each contender's last images stand, means over the targets; their KID over that of unedited samples."""
+    lines = ["| at the end | success | preservation | KID, edited over unedited |", "|---|---|---|---|"]
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        own = [row for row in rows if row["contender"] == name and row["level"] == TABLE_LEVELS[0]]
+        cells = []
+        for figure in ("success_rate_at_end", "preservation_rate_at_end"):
+            mean = mean_known(row[figure] for row in own)
+            cells.append("–" if mean is None else f"{mean:.0%}")
+        # Sums, since the distance of good samples can come out at zero.
+        kids = [(row["kid_at_end"], row["kid_unedited"]) for row in own if row["kid_at_end"] is not None]
+        edited, unedited = map(sum, zip(*kids, strict=True)) if kids else (0, 0)
+        cells.append(f"{edited / unedited:.1f}" if unedited > 0 else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    if row["attribute_dependency"] is None:
+        return "never"
+    half = (row["attribute_dependency_high"] - row["attribute_dependency_low"]) / 2
+    return f"{row['attribute_dependency']:.2f} ± {half:.2f} ({row['arrived']:.0%})"
+
+
+def frontier(comparison: Comparison) -> Png:
+    """Attribute dependency against judged gain: a line per contender, means over targets, with bootstrap intervals.
+
+    A point stands where at least half of all images, over the targets, have reached the gain.
+    """
+    lines: dict[str, list[Point]] = {}
+    for name in comparison.contenders:
+        for number, level in enumerate(LEVELS):
+            each = torch.cat([comparison.dependency((name, target), number) for target in comparison.targets])
+            known = each[~each.isnan()].numpy()
+            if len(known) >= len(each) / 2:
+                point = Point(level, known.mean().item(), bootstrap_interval(known))
+                lines.setdefault(name, []).append(point)
+    first, last = comparison.contenders[0], comparison.contenders[-1]
+    return draw_frontier(lines, bold=(first, last), black=last)
+
+
+def draw_faces(comparison: Comparison) -> Png:
+    """For each target the faces at the start and, for each contender, where they reach the last level.
+
+    A red frame is around those that never did, as they are at the end.
+    """
+    lines = []
+    for target in comparison.targets:
+        trials = {name: comparison.trials[name, target] for name in comparison.contenders}
+        start = trials[comparison.contenders[0]].frames[0]
+        lines.append((target.replace("+", "+\n"), [face.permute(1, 2, 0).numpy() for face in start]))
+        for name, trial in trials.items():
+            faces = trial.frames[-1].permute(0, 2, 3, 1).numpy().copy()
+            never = trial.step[-1].isnan()[: len(faces)].numpy()
+            inside = np.zeros(faces.shape[1:3], dtype=bool)
+            inside[2:-2, 2:-2] = True
+            faces[never[:, None, None] & ~inside] = (220, 0, 0)
+            lines.append((name, list(faces)))
+    return sheet(lines)
+
+
+def draw_rescoring(comparison: Comparison) -> Png:
+    """The re-scoring matrix (Shen et al. 2020): the judge's mean change of every attribute where a target gained 1 σ.
+
+    Targets downwards, attributes across; the first contender and the last.
+    """
+    from matplotlib.figure import Figure  # here, because that takes a second
+
+    names = list(dict.fromkeys((comparison.contenders[0], comparison.contenders[-1])))
+    figure = Figure(figsize=(12, 0.6 + 3.4 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), 1, squeeze=False)
+    number = LEVELS.index(1.0)
+    image = None
+    for axes, name in zip(grid[:, 0], names, strict=True):
+        matrix = torch.stack(
+            [comparison.trials[name, target].judge[number].nanmean(dim=0) for target in comparison.targets]
+        )
+        image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        axes.set_yticks(range(len(comparison.targets)), comparison.targets, fontsize=7)
+        axes.set_xticks(range(matrix.shape[1]), comparison.classes[1], fontsize=6, rotation=90)
+        axes.set_title(f"{name}: mean change in σ at +1 σ of the target", fontsize=9)
+    assert image is not None
+    figure.colorbar(image, ax=grid[:, 0], shrink=0.6)
+    return png_of(figure)

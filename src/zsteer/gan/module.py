@@ -1,0 +1,304 @@
+"""GAN training: the LightningModule that alternates discriminator and generator steps, and the generator's average."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from zsteer.data.faces import FaceData
+from zsteer.data.streams import random_source
+from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
+from zsteer.gan.schedules import Cosine, Setting, value
+from zsteer.networks.inference import z_dim_of
+from zsteer.optimizers import OptimizerFactory
+from zsteer.settings import choice, real_number, whole_number
+
+SCHEDULED = ("lr", "beta2")
+
+# A term of the generator's loss: of the generator, its noise `[n, z_dim]` and the images that it made of it.
+Regularizer = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Terms = dict[str, Tensor]
+
+
+class GANModule(LightningModule):
+    """Any adversarial loss with any gradient penalty, and an exponential moving average (EMA) of the generator.
+
+    One batch of the loader is one iteration: as many discriminator steps as asked for, each on real images of its own,
+    then a generator step. Lightning's `global_step` counts them all; settings count iterations or images.
+
+    All random numbers are a function of (seed, iteration), and each rank takes its share of them: so the noise differs
+    between ranks, and neither their number nor an interruption changes what is drawn.
+
+    Args:
+        r1_gamma, r2_gamma: γ of γ/2 · ‖∇D(x)‖² on real and on generated images (Mescheder et al. 2018); 0 takes none.
+        gp_weight: λ of λ · (‖∇D(x)‖ − 1)² between real and generated images (Gulrajani et al. 2017).
+        penalty_every: the penalties are taken every so many iterations, that many times as strong (Karras et al. 2020).
+        discriminator_steps: before each generator step.
+        accumulate: parts in which the images of a step pass through the networks, to save memory.
+        clip_norm: bound on the norm of each network's gradient; null leaves it as it is.
+        ema_half_life: images after which a weight's share in the average has halved; at first a twentieth of the images
+            seen so far, so that the average does not show its start for long.
+        schedules: of the optimizers' `lr` and `beta2`, which are otherwise the optimizers' own.
+        regularizers: terms to be added to the generator's loss, by name.
+        condition: how many of the targets are shown to both networks: to the generator at the end of its noise (`z_dim`
+            counts them), to the discriminator as channels beside the image's.
+        augment: of the images that the discriminator sees, real and generated; differentiable.
+        compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: a setting out of range, or one that another would override.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        loss: AdversarialLoss,
+        r1_gamma: Setting = 0.0,
+        r2_gamma: Setting = 0.0,
+        gp_weight: Setting = 0.0,
+        penalty_every: int = 1,
+        discriminator_steps: int = 1,
+        accumulate: int = 1,
+        clip_norm: int | float | None = None,
+        ema_half_life: Setting = 10_000,
+        schedules: Mapping[str, Cosine] | None = None,
+        regularizers: Mapping[str, Regularizer] | None = None,
+        condition: int = 0,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        compiled: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.z_dim = z_dim_of(generator)
+        for key, count in (
+            ("discriminator_steps", discriminator_steps),
+            ("penalty_every", penalty_every),
+            ("accumulate", accumulate),
+        ):
+            whole_number(count, f"gan.{key}", 1)
+        for key, weight in (("r1_gamma", r1_gamma), ("r2_gamma", r2_gamma), ("gp_weight", gp_weight)):
+            if not isinstance(weight, Cosine):
+                real_number(weight, f"gan.{key}", minimum=0.0)
+        if not isinstance(ema_half_life, Cosine):
+            real_number(ema_half_life, "gan.ema_half_life", above=0.0)
+        if clip_norm is not None:
+            real_number(clip_norm, "gan.clip_norm", above=0.0)
+        if whole_number(condition, "gan.condition", 0) >= self.z_dim:
+            raise ValueError(f"gan.condition={condition} must be less than generator.network.z_dim={self.z_dim}")
+        _check_schedules(schedules or {}, optimizer_g, optimizer_d)
+        self.generator = generator.to(memory_format=torch.channels_last)
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
+        self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
+        self.optimizer_factories = (optimizer_g, optimizer_d)
+        self.loss = loss
+        self.r1_gamma, self.r2_gamma, self.gp_weight, self.penalty_every = r1_gamma, r2_gamma, gp_weight, penalty_every
+        self.discriminator_steps, self.accumulate, self.clip_norm = discriminator_steps, accumulate, clip_norm
+        self.ema_half_life, self.schedules = ema_half_life, dict(schedules or {})
+        self.regularizers, self.condition, self.augment = dict(regularizers or {}), condition, augment
+        self.seed = seed
+        self.num_iterations = 0
+        self.num_images = 0  # real ones that the discriminator was trained on
+        self._draws = 0
+        self._targets = torch.zeros(1, condition)
+        # Beside the submodules, so that checkpoints keep the networks' own names.
+        networks = (self.generator, self.discriminator)
+        self._fast = tuple(torch.compile(network) for network in networks) if compiled else networks
+
+    def feed_from(self, data: FaceData) -> None:
+        """Have a training step's batch hold the real images of all its steps.
+
+        Raises:
+            ValueError: they cannot be divided into the parts that `accumulate` asks for.
+        """
+        if data.batch_size % self.accumulate:
+            raise ValueError(f"gan.accumulate={self.accumulate} must divide data.batch_size={data.batch_size}")
+        data.extra_batches = int(self.loss.paired)
+        data.batches_per_step = self.batches_per_iteration
+
+    def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
+        """Images in [-1, 1] of the averaged generator."""
+        return self.ema_generator(noise)
+
+    def draw(self, num: int, sample: Callable[..., Tensor], *shape: int) -> Tensor:
+        """This rank's `[num, *shape]` of the random numbers of all ranks; the next of them at each call."""
+        source = random_source(self.seed, self.num_iterations, 2, self._draws)
+        self._draws += 1
+        # The private attribute, because `trainer` raises where there is none.
+        world_size = 1 if self._trainer is None else self._trainer.world_size
+        numbers = sample(num * world_size, *shape, generator=source)[self.global_rank * num :][:num]
+        return numbers.to(next(self.generator.parameters()), non_blocking=True)
+
+    def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
+        """Standard normal noise for images that shall have these targets, which condition it or do not matter."""
+        noise = self.draw(len(targets), torch.randn, self.z_dim - self.condition)
+        return torch.cat([noise, targets[:, : self.condition]], dim=1) if self.condition else noise
+
+    def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
+        """Noise to look at samples of: standard normal, beside it the targets of images of the last batch."""
+        noise = torch.randn(num, self.z_dim - self.condition, generator=source).to(next(self.generator.parameters()))
+        if not self.condition:
+            return noise
+        chosen = torch.randint(len(self._targets), (num,), generator=source)
+        return torch.cat([noise, self._targets.to(noise)[chosen.to(noise.device), : self.condition]], dim=1)
+
+    def discriminate(
+        self, network: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"]
+    ) -> Tensor:
+        """The discriminator's logits `[n]`, images augmented and targets beside them where that is asked for."""
+        images = images if self.augment is None else self.augment(images)
+        if self.condition:
+            planes = targets[:, : self.condition, None, None].expand(-1, -1, *images.shape[2:])
+            images = torch.cat([images, planes], dim=1)
+        logits = network(images)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        optimizer_g, optimizer_d = optimizers
+        self._draws, self._targets = 0, batch[1]
+        self._follow_schedules(optimizers)
+        batches = list(zip(*(part.chunk(self.batches_per_iteration) for part in batch), strict=True))
+        num_images = self.discriminator_steps * len(batches[0][0]) * self.trainer.world_size
+
+        logged: list[Terms] = []
+        for real_images, targets in batches[: self.discriminator_steps]:
+            logged = []  # the last step's terms are logged
+            optimizer_d.zero_grad()
+            for reals, wanted in self._parts(real_images, targets):
+                loss, terms = self.discriminator_loss(reals, wanted)
+                self.manual_backward(loss * len(reals) / len(real_images))
+                logged.append(terms)
+            self._step(optimizer_d, self.discriminator)
+        terms_d = mean_terms(logged)
+
+        real_images, targets = batches[-1]
+        logged = []
+        self.discriminator.requires_grad_(False)  # its gradients are not needed here, only those that pass through it
+        optimizer_g.zero_grad()
+        for reals, wanted in self._parts(real_images, targets):
+            loss, terms = self.generator_loss(reals, wanted)
+            self.manual_backward(loss * len(reals) / len(real_images))
+            logged.append(terms)
+        self._step(optimizer_g, self.generator)
+        self.discriminator.requires_grad_(True)
+        terms = terms_d | mean_terms(logged)
+
+        self.num_iterations += 1
+        self.num_images += num_images
+        self.update_average(num_images)
+        self.log_dict({f"train/{name}": term for name, term in terms.items()})
+        self.log_dict({name: terms[name] for name in ("loss_g", "loss_d")}, prog_bar=True, logger=False)
+
+    @property
+    def batches_per_iteration(self) -> int:
+        """How many batches of real images one batch of the loader holds."""
+        return self.discriminator_steps + int(self.loss.paired)
+
+    def _parts(self, *batch: Tensor) -> list[tuple[Tensor, ...]]:
+        """A batch in the parts in which it passes through the networks."""
+        return list(zip(*(tensor.chunk(self.accumulate) for tensor in batch), strict=True))
+
+    def _follow_schedules(self, optimizers: Sequence[LightningOptimizer]) -> None:
+        now = {name: schedule.at(self.num_images) for name, schedule in self.schedules.items()}
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            if "lr" in now:
+                group["lr"] = now["lr"]
+            if "beta2" in now:
+                group["betas"] = (group["betas"][0], now["beta2"])
+
+    def discriminator_loss(self, reals: Tensor, targets: Tensor) -> tuple[Float[Tensor, ""], Terms]:
+        """The loss with its penalties, and what of it is logged; the logits are means."""
+        with torch.no_grad():
+            fakes = self._fast[0](self.draw_noise(targets)).to(reals.dtype)  # which autocast makes bfloat16
+        penalised = self.num_iterations % self.penalty_every == 0
+        r1, r2 = (value(gamma, self.num_images) if penalised else 0.0 for gamma in (self.r1_gamma, self.r2_gamma))
+        reals, fakes = reals.detach().requires_grad_(r1 > 0), fakes.detach().requires_grad_(r2 > 0)
+        network = self.discriminator if r1 > 0 or r2 > 0 else self._fast[1]
+        real, fake = (self.discriminate(network, images, targets) for images in (reals, fakes))
+        loss = self.loss.discriminator(real, fake)
+        terms = {"loss_d": loss, "logits_real": real.mean(), "logits_fake": fake.mean()}
+        for name, gamma, logits, images in (("r1", r1, real, reals), ("r2", r2, fake, fakes)):
+            if gamma > 0:
+                terms[name] = zero_centred_penalty(logits, images)
+                loss = loss + self.penalty_every * gamma / 2 * terms[name]
+        gp_weight = value(self.gp_weight, self.num_images) if penalised else 0.0
+        if gp_weight > 0:
+            mixed = reals.detach().lerp(fakes.detach(), self.draw(len(reals), torch.rand, 1, 1, 1)).requires_grad_()
+            terms["gp"] = one_centred_penalty(self.discriminate(self.discriminator, mixed, targets), mixed)
+            loss = loss + self.penalty_every * gp_weight * terms["gp"]
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def generator_loss(self, reals: Tensor, targets: Tensor) -> tuple[Float[Tensor, ""], Terms]:
+        """The loss with its regularizers, and what of it is logged; only a paired loss looks at the real images."""
+        generator, discriminator = self._fast
+        noise = self.draw_noise(targets)
+        images = generator(noise)
+        fake = self.discriminate(discriminator, images, targets)
+        if self.loss.paired:
+            with torch.no_grad():
+                real = self.discriminate(discriminator, reals, targets)
+            loss = self.loss.generator(fake, real)
+        else:
+            loss = self.loss.generator(fake)
+        terms = {"loss_g": loss}
+        for name, regularizer in self.regularizers.items():
+            terms[name] = regularizer(self.generator, noise, images)
+            loss = loss + terms[name]
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _step(self, optimizer: LightningOptimizer, network: nn.Module) -> None:
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
+        optimizer.step()
+
+    @torch.no_grad()
+    def update_average(self, num_images: int) -> None:
+        """Move the averaged weights towards the generator's; buffers (batch norm's own averages) are copied."""
+        half_life = min(value(self.ema_half_life, self.num_images), self.num_images / 20)
+        share = 1 - 0.5 ** (num_images / half_life) if half_life > 0 else 1.0  # a schedule may start at 0
+        for average, weight in zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(weight, share)
+        for average, buffer in zip(self.ema_generator.buffers(), self.generator.buffers(), strict=True):
+            average.copy_(buffer)
+
+    def share_statistics(self) -> None:
+        """Give all processes the first one's batch norm statistics, which are of each one's own images."""
+        if self.trainer.world_size > 1:
+            for buffer in self.ema_generator.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["progress"] = {"num_iterations": self.num_iterations, "num_images": self.num_images}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.num_iterations = checkpoint["progress"]["num_iterations"]
+        self.num_images = checkpoint["progress"]["num_images"]
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        factory_g, factory_d = self.optimizer_factories
+        return [factory_g(self.generator.parameters()), factory_d(self.discriminator.parameters())]
+
+
+def mean_terms(logged: Sequence[Terms]) -> Terms:
+    """The mean of each term over the parts of a batch."""
+    return {name: torch.stack([terms[name] for terms in logged]).mean() for name in logged[0]}
+
+
+def _check_schedules(
+    schedules: Mapping[str, Cosine], optimizer_g: OptimizerFactory, optimizer_d: OptimizerFactory
+) -> None:
+    for name in schedules:
+        choice(name, "gan.schedules", SCHEDULED)
+    own = [getattr(optimizer, "keywords", {}).get("lr") for optimizer in (optimizer_g, optimizer_d)]
+    if "lr" in schedules and own[0] != own[1]:
+        raise ValueError(f"gan.optimizer_d.lr={own[1]} cannot differ from the generator's under gan.schedules.lr")

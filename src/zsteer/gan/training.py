@@ -1,0 +1,62 @@
+"""A GAN's training run: seed, instantiate, fit, and the averaged generator with its figures."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import seed_everything
+
+from zsteer.data.faces import FaceData
+from zsteer.gan.callbacks import FidelityScores, SampleGrid
+from zsteer.gan.module import GANModule
+from zsteer.networks.loading import attempt, load_classifier, load_network, try_generator
+from zsteer.training.fitting import ended_epochs, told_of_termination, trainer_of
+from zsteer.training.results import Trained
+
+
+def train(cfg: DictConfig, folder: Path | None) -> Trained:
+    """Train a GAN; the folder gets `generator.safetensors` (the average), `samples.png`, events and checkpoints."""
+    seed_everything(cfg.seed, workers=True)
+    warnings.filterwarnings("ignore", ".*have no `validation_step`.*")  # a GAN has no validation loss
+    data = instantiate(cfg.data)
+    networks = {role: load_network(cfg[role], role) for role in ("generator", "discriminator")}
+    module = instantiate(cfg.gan, **networks, seed=cfg.seed)
+    module.feed_from(data)
+    images = try_generator(networks["generator"])
+    judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
+    scores, grid = FidelityScores(judge, **cfg.scores), SampleGrid(folder, cfg.samples_every)
+    ended = ended_epochs(cfg.ckpt_path, module)
+    trainer = trainer_of(cfg, folder, grid, scores, ended_epochs=ended)
+    try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
+    module.train()
+    with told_of_termination(trainer):
+        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    metrics = {"num_images": module.num_images, **scores.figures}
+    trained = Trained("generator", module.ema_generator.eval(), metrics, config, image=grid.grid)
+    if folder is not None and trainer.is_global_zero:
+        trained.write(folder)
+    return trained
+
+
+@torch.no_grad()
+def try_discriminator(module: GANModule, data: FaceData) -> None:
+    """Show the discriminator two of the data's images and two generated ones.
+
+    Raises:
+        ValueError: it cannot take them, or gives something else than one logit for each; or more targets shall be shown
+            to it than the data have.
+    """
+    if module.condition > len(data.names):
+        raise ValueError(f"gan.condition={module.condition} must be at most {len(data.names)}, the data's targets")
+    generated = module.generator(torch.zeros(2, module.z_dim))
+    for images, key in ((data.example, "data"), (generated, "generator")):
+        targets = torch.zeros(2, module.condition)
+        logits = attempt(
+            lambda x, y=targets: module.discriminate(module.discriminator, x, y), images, "discriminator", "images"
+        )
+        if logits.shape != (2,):
+            raise ValueError(f"discriminator.network must give one logit for each of the {key}'s images")

@@ -1,0 +1,81 @@
+"""Trained networks at work: frozen for inference, their features, their noise."""
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def z_dim_of(generator: Any) -> int:
+    """The length of the noise vectors that a generator takes.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    z_dim = getattr(generator, "z_dim", None)
+    if not isinstance(z_dim, int):
+        raise ValueError(f"generator.network={type(generator).__name__} must have an integer attribute z_dim")
+    return z_dim
+
+
+def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
+    """A copy of `network` for inference: eval mode, no gradients for weights, batch norm folded into convolutions.
+
+    Folding is done in float64, so that in float64 the copy equals the original to rounding. What such a copy is frozen
+    as again is the copy itself.
+    """
+    form = (dtype, torch.device(device))
+    if getattr(network, "frozen_form", None) == form:
+        return network
+    network = copy.deepcopy(network).eval().requires_grad_(False).double()
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            _fold_batch_norm(module)
+    network = network.to(device, dtype).to(memory_format=torch.channels_last)
+    network.__dict__["frozen_form"] = form  # beside parameters and submodules
+    return network
+
+
+def _fold_batch_norm(layers: nn.Sequential) -> None:
+    for i in range(len(layers) - 1):
+        conv, norm = layers[i], layers[i + 1]
+        # Of just these classes: subclasses compute something else, and so may hooks, which spectral norm hangs on.
+        if type(conv) not in (nn.Conv2d, nn.ConvTranspose2d) or type(norm) is not nn.BatchNorm2d:
+            continue
+        assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d)
+        hooked = any(layer._forward_pre_hooks or layer._forward_hooks for layer in (conv, norm))
+        transpose = isinstance(conv, nn.ConvTranspose2d)
+        if norm.track_running_stats and not hooked and not (transpose and conv.groups > 1):
+            layers[i] = fuse_conv_bn_eval(conv, norm, transpose)
+            layers[i + 1] = nn.Identity()
+
+
+def pooled_features(
+    network: nn.Module, images: Float[Tensor, "n 3 h w"]
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+    """A classifier's last feature map of more than one position, averaged over the positions; and its logits."""
+    maps: list[Tensor] = []
+
+    def keep(_layer: nn.Module, _inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            maps[:] = [output]
+
+    handles = [module.register_forward_hook(keep) for module in network.modules()]
+    try:
+        logits = network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not maps:
+        raise ValueError(
+            f"judge.network={type(network).__name__} has no feature map to compare images by; use judge=none"
+        )
+    return maps[0].mean(dim=(2, 3)), logits
+
+
+def best_device() -> str:
+    """Where to evaluate: a CUDA device if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

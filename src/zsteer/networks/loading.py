@@ -1,0 +1,126 @@
+"""Networks from their config groups, with their weights, tried on an input before any long work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from hydra.utils import instantiate
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from zsteer.data import attributes
+from zsteer.networks.checkpoints import load_weights
+from zsteer.networks.combined import Conjunction, JoinedClassifier
+from zsteer.networks.inference import frozen, z_dim_of
+
+
+@dataclass(frozen=True)
+class NamedClassifier:
+    """A classifier and the names of its outputs: logits, or standardised numbers where the name is a factor's."""
+
+    network: nn.Module
+    names: tuple[str, ...]
+    factors: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The trained networks of a steering run; without a judge its gain stays unconfirmed."""
+
+    generator: nn.Module
+    classifier: NamedClassifier
+    judge: NamedClassifier | None
+
+
+def load_networks(cfg: DictConfig, dtype: torch.dtype = torch.float32) -> Networks:
+    """The generator, classifier and judge of a config; the first two are tried in the run's `dtype`.
+
+    Raises:
+        ValueError, FileNotFoundError: weights or sizes do not fit; the message names the config group.
+    """
+    generator = load_network(cfg.generator, "generator")
+    images = try_generator(generator, dtype)
+    aim = (cfg.target, cfg.edit)
+    classifier = load_classifier(cfg.classifier, "classifier", images, *aim)
+    judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images.float(), *aim)
+    return Networks(generator, classifier, judge)
+
+
+def load_network(section: DictConfig, role: str) -> nn.Module:
+    """The network of a config group, in eval mode, with the weights of its checkpoint if it names one.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_weights`; or the class is not a network's.
+    """
+    network = instantiate(section.network)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{role}.network={section.network._target_} must be a torch.nn.Module")
+    if section.get("checkpoint") is not None:
+        load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
+    return network.eval()
+
+
+def load_classifier(
+    section: DictConfig, role: str, images: Float[Tensor, "2 3 h w"], target: str | None = None, edit: str = "add"
+) -> NamedClassifier:
+    """The classifier of a config group and its attributes' names, tried on two images.
+
+    Args:
+        target: the attribute to be steered; where it is one of the section's `regressor`, that joins the classifier. A
+            regressor's section has a `scale` (see `JoinedClassifier`). One that joins several labels is a name more.
+        edit: what shall be done to the target.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs.
+    """
+    names = attributes.resolve(section.attributes, f"{role}.attributes")
+    network = load_network(section, role)
+    logits = attempt(network, images, role, "images")
+    if logits.ndim != 2 or logits.shape[1] != len(names):
+        raise ValueError(
+            f"{role}.network gives {list(logits.shape)} for 2 images, which is not one logit for each of the"
+            f" {len(names)} names of {role}.attributes"
+        )
+    if target is not None and attributes.needs_regressor(section, target):
+        regressor = load_classifier(section.regressor, f"{role}.regressor", images)
+        joined = JoinedClassifier(network, regressor.network, section.regressor.scale)
+        return NamedClassifier(joined, names + regressor.names, regressor.factors)
+    if target is not None and (parts := attributes.joined(target, names)):
+        network = Conjunction(network, [names.index(part) for part in parts], any_of=edit == "remove")
+        names += ("+".join(parts),)
+    return NamedClassifier(network, names, frozenset(names if "scale" in section else ()))
+
+
+def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> Float[Tensor, "2 3 h w"]:
+    """Two images of a generator.
+
+    Raises:
+        ValueError: it makes something else.
+    """
+    images = attempt(generator, torch.zeros(2, z_dim_of(generator), dtype=dtype), "generator", "noise")
+    if images.ndim != 4 or images.shape[:2] != (2, 3):
+        raise ValueError(
+            f"generator.network must map noise [n, z_dim] to images [n, 3, H, W], not to {list(images.shape)}"
+        )
+    return images
+
+
+@torch.no_grad()
+def attempt(network: Callable[[Tensor], Tensor], inputs: Tensor, role: str, what: str) -> Tensor:
+    """What a network gives.
+
+    Raises:
+        ValueError: an error of its own, or something else than a tensor; the message names the config group.
+    """
+    try:
+        if isinstance(network, nn.Module) and inputs.dtype != torch.float32:
+            network = frozen(network, inputs.dtype)
+        output = network(inputs)
+    except Exception as error:  # whatever somebody's network may raise, the remedy is theirs
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        shape = f"{list(inputs.shape)} ({str(inputs.dtype).removeprefix('torch.')})"
+        raise ValueError(f"{role}.network cannot take {what} of shape {shape}: {reason}") from error
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{role}.network must return one tensor, not a {type(output).__name__}")
+    return output

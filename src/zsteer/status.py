@@ -1,0 +1,80 @@
+"""How a run stands: its `status.json`, and what went wrong as one line."""
+
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+from zsteer.files import is_main_process, write_json
+
+# What a user can put right: reported in a line, without a traceback on the screen.
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt)
+
+
+@dataclass
+class Call:
+    """What one call of a command ran: whether it got to a job, its sweep's folder if any, a line for each failure."""
+
+    started: bool = False
+    sweep: Path | None = None
+    resumed: bool = False
+    failures: list[str] = field(default_factory=list)
+
+
+def write_status(folder: Path, state: str, seconds: float, **more: str) -> None:
+    """Write a job's `status.json`."""
+    if is_main_process():
+        write_json(folder / "status.json", {"state": state, **more, "seconds": round(seconds, 3)})
+
+
+def write_failure(folder: Path, error: BaseException, seconds: float) -> None:
+    """Write a failed job's `status.json`, with its traceback."""
+    trace = "".join(traceback.format_exception(error))
+    write_status(folder, "failed", seconds, error=describe(error), traceback=trace)
+
+
+@contextmanager
+def recorded(folder: Path) -> Iterator[None]:
+    """Keep a job's `status.json` while the block runs; a failure is recorded and passed on."""
+    started = time.monotonic()
+    write_status(folder, "running", 0.0)
+    try:
+        yield
+    except BaseException as error:
+        cause = interrupt_of(error)
+        write_failure(folder, cause, time.monotonic() - started)
+        if cause is not error:
+            raise cause from None
+        raise
+    write_status(folder, "completed", time.monotonic() - started)
+
+
+def interrupt_of(error: BaseException) -> BaseException:
+    """The interrupt behind an exit that Lightning made of one, or else the error itself."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        return error.__context__
+    return error
+
+
+def describe(error: BaseException) -> str:
+    """An error as one line, with what caused it where the error itself does not say."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    text, cause = str(error), error.__cause__
+    if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
+        # Classes check their own settings. Where their words name no key, Hydra's place in the config does.
+        place = re.search(r"full_key: (.+)", text)
+        named = "" if place is None or re.match(r"[\w.]+[=:]", str(cause)) else f"{place[1]}: "
+        return named + describe(cause)
+    if cause is not None and isinstance(error, HydraException | OmegaConfBaseException) and str(cause) not in text:
+        text = f"{text}: {cause}"
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.strerror}: {error.filename}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines) or type(error).__name__

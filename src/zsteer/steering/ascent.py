@@ -1,0 +1,42 @@
+"""One step of the ascent, as a plain function of noise, method and optimizer."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zsteer.steering.methods import Method, Step
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """What is needed of an optimizer, torch's own or Lightning's."""
+
+    def step(self) -> object:
+        """Move the parameter against its gradient."""
+        ...
+
+
+def ascend(
+    noise: nn.Parameter, step: Step, method: Method, optimizer: Steps, start: Float[Tensor, "rows z_dim"]
+) -> Float[Tensor, " rows"]:
+    """Move each row of the noise by one step, in place; return the scores that it climbs.
+
+    z ← retract(z + s · u), s being the row's step size and u what the optimizer makes of the method's direction at a
+    learning rate of 1. A row that has arrived (see `Rows.until`) stays.
+
+    Args:
+        noise: the optimizer's only parameter, `[rows, z_dim]`.
+        step: where the rows stand.
+        start: the noise before the first step.
+    """
+    scores, direction = method.move(step)
+    before = noise.detach().clone()
+    noise.grad = -direction
+    optimizer.step()
+    moved = before + step.rows.step_size[:, None] * (noise.detach() - before)
+    moved = method.retract(moved, start)
+    arrived = step.rows.wanted(step.logits.detach()) >= step.rows.until
+    noise.data = torch.where(arrived[:, None], before, moved)
+    return scores.detach()

@@ -1,0 +1,90 @@
+"""What a steering run went through, step by step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zsteer.files import atomic_write
+
+FILE = "history.safetensors"
+
+
+@dataclass
+class History:
+    """Lists over the steps of a run, each entry before that step's update, the last after all.
+
+    noise `[rows, z_dim]`; logits `[rows, K]` of the steering classifier; scores `[rows]`, one entry fewer; images
+    `[rows, 3, H, W]` in [-1, 1] by step, of the steps asked for and the last.
+    """
+
+    noise: list[Tensor] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
+    images: dict[int, Tensor] = field(default_factory=dict)
+
+    def cpu(self) -> "History":
+        """The same on the CPU."""
+        return _each_tensor([self], lambda tensors: tensors[0].cpu())
+
+    def of_rows(self, which: slice) -> "History":
+        """What some of the rows went through."""
+        return _each_tensor([self], lambda tensors: tensors[0][which])
+
+    @staticmethod
+    def joined(parts: Sequence["History"]) -> "History":
+        """One history of the rows of several, which went through the same steps."""
+        return _each_tensor(parts, torch.cat)
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            NonFiniteScore: a score or, at the end, a logit is NaN or infinite.
+        """
+        for step, scores in enumerate([*self.scores, self.logits[-1].sum(dim=1)]):
+            broken = (~scores.isfinite()).nonzero().flatten().tolist()
+            if broken:
+                before = {shown: images for shown, images in self.images.items() if shown < step}
+                raise NonFiniteScore(
+                    f"scores are not finite at step {step} in rows {broken}; lower step_size or penalty_weight",
+                    History(self.noise[:step], self.logits[:step], self.scores[:step], before),
+                )
+
+    def save(self, folder: Path, kept: Mapping[str, Tensor] | None = None) -> None:
+        """Write `noise` `[steps+1, n, z_dim]`, `logits` `[steps+1, n, K]` and `score` `[steps]`, as far as recorded.
+
+        Args:
+            kept: more tensors to keep beside them.
+        """
+        if not self.noise:
+            return
+        tensors = {
+            "noise": torch.stack(self.noise),
+            "logits": torch.stack(self.logits),
+            "score": torch.stack(self.scores).mean(dim=1) if self.scores else torch.empty(0),
+            **(kept or {}),
+        }
+        with atomic_write(folder / FILE) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def _each_tensor(histories: Sequence[History], function: Callable[[list[Tensor]], Tensor]) -> History:
+    """A history of what a function makes of the tensors that stand in the same place of each of some histories."""
+
+    def merged(part: str) -> list[Tensor]:
+        parts = (getattr(history, part) for history in histories)
+        return [function(list(tensors)) for tensors in zip(*parts, strict=True)]
+
+    images = {step: function([history.images[step] for history in histories]) for step in histories[0].images}
+    return History(merged("noise"), merged("logits"), merged("scores"), images)
+
+
+class NonFiniteScore(ValueError):
+    """Scores became NaN or infinite; `history` holds the steps before."""
+
+    def __init__(self, message: str, history: History):
+        super().__init__(message)
+        self.history = history

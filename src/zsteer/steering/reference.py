@@ -1,0 +1,94 @@
+"""How a classifier's logits vary over unsteered samples: the unit in which steering is measured.
+
+The logits of 2,048 samples of a generator are computed once for each pair of networks and kept, under the networks'
+fingerprints: the bundle's in the package, everyone else's in the user's cache folder.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zsteer.files import atomic_write
+from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.inference import frozen, z_dim_of
+
+NUM_SAMPLES = 2048
+SEED = 0
+BATCH_SIZE = 128
+BUNDLED = Path(__file__).parents[1] / "bundle" / "reference"
+
+Device = torch.device | str
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/zsteer`, or `~/.cache/zsteer`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsteer" / "reference"
+
+
+def reference_logits(
+    generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
+) -> list[Float[Tensor, "samples k"]]:
+    """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
+    names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
+    known = {name: logits for name in names if (logits := _load(name)) is not None}
+    missing = [i for i, name in enumerate(names) if name not in known]
+    if missing:
+        log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
+        logits = compute_logits(generator, [classifiers[i] for i in missing], device)
+        computed = dict(zip((names[i] for i in missing), logits, strict=True))
+        _keep(computed)
+        known |= computed
+    return [known[name] for name in names]
+
+
+def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
+    """The noise of the samples."""
+    return torch.randn(NUM_SAMPLES, z_dim_of(generator), generator=torch.Generator().manual_seed(SEED))
+
+
+@torch.no_grad()
+def compute_logits(
+    generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
+) -> list[Float[Tensor, "samples k"]]:
+    """The same, computed."""
+    noise = reference_noise(generator)
+    generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
+    batches = []
+    for z in noise.split(BATCH_SIZE):
+        images = generator(z.to(device))
+        batches.append([classifier(images).cpu() for classifier in classifiers])
+    return [torch.cat(logits) for logits in zip(*batches, strict=True)]
+
+
+def _load(name: str) -> Tensor | None:
+    for path in (BUNDLED / name, cache_folder() / name):
+        try:
+            return load_file(path)["logits"]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (SafetensorError, KeyError):
+            log.warning("%s is damaged; measuring again", path)
+    return None
+
+
+def _keep(computed: Mapping[str, Tensor]) -> None:
+    try:
+        for name, logits in computed.items():
+            save_logits(cache_folder() / name, logits)
+    except OSError as error:
+        log.warning("the reference logits could not be kept in %s (%s); set XDG_CACHE_HOME", cache_folder(), error)
+
+
+def save_logits(path: Path, logits: Tensor) -> None:
+    """Write reference logits as a safetensors file."""
+    with atomic_write(path) as temporary:
+        save_file({"logits": logits.contiguous()}, temporary)

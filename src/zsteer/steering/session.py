@@ -1,0 +1,174 @@
+"""A session of steering: what jobs share is loaded once, then jobs are steered, many as one batch, and measured."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from jaxtyping import Bool, Float
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from zsteer.data import attributes
+from zsteer.data.attributes import EDITS
+from zsteer.networks.loading import load_networks
+from zsteer.settings import NETWORKS
+from zsteer.steering import metrics
+from zsteer.steering.history import History
+from zsteer.steering.judge import Judge, check_finite
+from zsteer.steering.methods import Fitting, method_of
+from zsteer.steering.module import TRAINER_SETTINGS
+from zsteer.steering.reference import reference_logits
+from zsteer.steering.results import Steered, measured
+from zsteer.steering.rows import Rows
+from zsteer.steering.start import starting_noise
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that is ready to be steered: its settings as in `metrics.json`, its start, its rows, the steps shown."""
+
+    settings: dict[str, Any]
+    noise: Float[Tensor, "n z_dim"]
+    rows: Rows
+    shown: frozenset[int]
+
+
+def group_of(cfg: DictConfig) -> str:
+    """What jobs must have in common to be steered together, as text: networks, method, precision, number of steps.
+
+    All else differs from row to row: target (but for one that joins several, for which the networks have a logit
+    more), edit, penalty, step size, seed, noise, number of images.
+    """
+    sections = [cfg[name] for name in (*NETWORKS, "method", "steering", "trainer")]
+    shared = [section and OmegaConf.to_container(section, resolve=True) for section in sections]
+    regressors = [attributes.needs_regressor(section, cfg.target) for section in (cfg.classifier, cfg.judge) if section]
+    joined = (cfg.target, cfg.edit) if "+" in str(cfg.target) else None
+    random = any(cfg[role] and cfg[role].get("checkpoint") is None for role in NETWORKS)
+    return json.dumps([shared, regressors, joined, cfg.num_steps, cfg.seed if random else None])
+
+
+class Session:
+    """What the jobs of a group share (see `group_of`), from a checked config of one of them.
+
+    Raises:
+        ValueError, FileNotFoundError: a network or a setting of the method does not fit.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
+        self.dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
+        self.method = method_of(cfg.method)
+        self.networks = load_networks(cfg, self.dtype)
+        self.module_class = instantiate(cfg.steering, _partial_=True)
+        self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
+        self.device = torch.device("cpu")  # until a Trainer says where
+        self._pair = (self.networks.generator, self.networks.classifier.network)
+        self._starts: dict[str, Tensor] = {}
+        self._fitted = False
+
+    def job(self, cfg: DictConfig) -> Job:
+        """The job of a checked config of this group.
+
+        Raises:
+            ValueError: its noise does not fit, or `where` fits too few samples.
+        """
+        start = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where))
+        if start not in self._starts:
+            self._starts[start] = starting_noise(cfg, self.networks).to(self.dtype)
+        noise, names = self._starts[start], self.networks.classifier.names
+        target = attributes.find(cfg.target, names)
+        settings = {
+            "target": names[target],
+            "edit": cfg.edit,
+            "method": self.method.name,
+            "penalty_weight": float(cfg.penalty_weight),
+            "num_steps": cfg.num_steps,
+            "step_size": float(cfg.step_size),
+            "num_images": len(noise),
+            "seed": cfg.seed,
+        }
+        sign = EDITS[cfg.edit]
+        rows = Rows.of_job(
+            num_rows=len(noise),
+            target=target,
+            sign=sign,
+            penalty_weight=settings["penalty_weight"],
+            step_size=settings["step_size"],
+            kept=self._kept(cfg.preserve, names[target]),
+            until=math.inf if cfg.until is None else self._logit(cfg.until, names[target], sign),
+            last_step_size=float(cfg.last_step_size),
+        )
+        return Job(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
+
+    def _kept(self, preserve: str | Sequence[str], target: str) -> Bool[Tensor, " k"]:
+        """Which logits a job's penalty holds in place: `all` but the target, the `others` of its figures, or a list."""
+        names = self.networks.classifier.names
+        if isinstance(preserve, str):
+            kept = set(metrics.others_of(target, names, entailed=preserve == "all"))
+        else:
+            kept = {names[attributes.find(name, names, key="preserve")] for name in preserve}
+        return torch.tensor([name in kept for name in names])
+
+    def _logit(self, until: float, target: str, sign: float) -> float:
+        """The signed logit at which a label has the probability `until`, or a factor the value."""
+        if target in self.networks.classifier.factors:
+            return sign * until * getattr(self.networks.classifier.network, "scale", 1.0)
+        return math.log(until / (1 - until))
+
+    def steer(self, jobs: Sequence[Job], progress_bar: bool = True) -> list[History]:
+        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through."""
+        trainer = instantiate(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=progress_bar)
+        self.device = trainer.strategy.root_device
+        if isinstance(self.method, Fitting) and not self._fitted:
+            self.method = self.method.fit(self.networks.generator, self.references[0])
+        self._fitted = True
+        module = self.module_class(
+            *self._pair,
+            noise=torch.cat([job.noise for job in jobs]),
+            rows=Rows.joined([job.rows for job in jobs]),
+            method=self.method,
+            sigma=metrics.sigma_of(self.references[0]),
+            show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
+        )
+        trainer.fit(module, range(self.num_steps))
+        self._pair = module.networks  # frozen now, which the next batch need not do again
+        histories, first = [], 0
+        for job in jobs:
+            histories.append(module.history.of_rows(slice(first, first + len(job.noise))))
+            first += len(job.noise)
+        return histories
+
+    def measure(self, job: Job, history: History) -> Steered:
+        """A job's figures and picture, from its history; the judge scores the first and the last images.
+
+        Raises:
+            NonFiniteScore: a score became NaN or infinite; its `history` has the steps before.
+            ValueError: a classifier gives NaN or infinity.
+        """
+        history.check_finite()
+        last = max(history.images)
+        history.images = {step: images for step, images in history.images.items() if step in {*job.shown, last}}
+        return measured(job.settings, history, self.networks.classifier.names, self.references, self.judge)
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The judge, where the first batch was steered."""
+        return None if self.networks.judge is None else Judge(self.networks.judge, self.device)
+
+    @cached_property
+    def references(self) -> list[Float[Tensor, "samples k"]]:
+        """The classifier's and, if there is one, the judge's logits over unsteered samples.
+
+        Raises:
+            ValueError: some are NaN or infinite.
+        """
+        scorers = [scorer for scorer in (self.networks.classifier, self.networks.judge) if scorer is not None]
+        references = reference_logits(self.networks.generator, [scorer.network for scorer in scorers], self.device)
+        for role, reference in zip(("classifier", "judge"), references, strict=False):
+            check_finite(role, reference)
+        return references

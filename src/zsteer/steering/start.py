@@ -1,0 +1,77 @@
+"""Where steering starts: noise from a file, or random noise whose images have or lack some attributes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from zsteer.data import attributes
+from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.networks.loading import Networks
+
+MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
+SAMPLE_BATCH = 200
+
+
+def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_dim"]:
+    """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`."""
+    if cfg.noise is not None:
+        return read_noise(Path(cfg.noise), z_dim_of(networks.generator))
+    random = torch.Generator().manual_seed(cfg.seed)
+    if not cfg.where:
+        return torch.randn(cfg.num_images, z_dim_of(networks.generator), generator=random)
+    return sample_where(networks, dict(cfg.where), cfg.num_images, random)
+
+
+def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
+    """The tensor `noise` of a safetensors file.
+
+    Raises:
+        ValueError: not such a file, or its tensor is not `[n ≥ 1, z_dim]`, floating and finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            if "noise" not in file.keys():
+                raise ValueError(f"noise={path} has no tensor 'noise', only {', '.join(file.keys()) or 'none'}")
+            noise = file.get_tensor("noise")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"noise={path} is not a readable .safetensors file ({error})") from error
+    if noise.ndim != 2 or noise.shape[1] != z_dim or len(noise) == 0:
+        raise ValueError(
+            f"noise={path} has shape {list(noise.shape)}; it must be [n, {z_dim}], z_dim being the generator's"
+        )
+    if not noise.is_floating_point():
+        raise ValueError(f"noise={path} is {str(noise.dtype).removeprefix('torch.')}; it must be a floating type")
+    if not noise.isfinite().all():
+        raise ValueError(f"noise={path} has NaN or infinite values")
+    return noise
+
+
+@torch.no_grad()
+def sample_where(
+    networks: Networks, where: Mapping[str, bool], num_images: int, random: torch.Generator
+) -> Float[Tensor, "n z_dim"]:
+    """Rejection sampling: standard normal noise whose images the classifier sees as `where` says.
+
+    Raises:
+        ValueError: fewer than `num_images` among 20,000 samples.
+    """
+    generator, classifier = (frozen(net, torch.float32) for net in (networks.generator, networks.classifier.network))
+    columns = [attributes.find(name, networks.classifier.names, key="where") for name in where]
+    wanted = torch.tensor(list(where.values()))
+    accepted: list[Tensor] = []
+    for _ in tqdm(range(MAX_SAMPLES // SAMPLE_BATCH), desc="Looking for samples", unit_scale=SAMPLE_BATCH, leave=False):
+        noise = torch.randn(SAMPLE_BATCH, z_dim_of(networks.generator), generator=random)
+        fits = ((classifier(generator(noise))[:, columns] > 0) == wanted).all(dim=1)
+        accepted += noise[fits]
+        if len(accepted) >= num_images:
+            return torch.stack(accepted[:num_images])
+    raise ValueError(
+        f"where={dict(where)} fits only {len(accepted)} of {MAX_SAMPLES} samples, fewer than num_images={num_images};"
+        f" ask for fewer conditions or images"
+    )

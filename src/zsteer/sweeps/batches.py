@@ -1,0 +1,120 @@
+"""Jobs steered together as one batch, in this process."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn
+from tqdm import tqdm
+
+from zsteer.files import is_main_process
+from zsteer.settings import whole_number
+from zsteer.status import interrupt_of, write_status
+from zsteer.sweeps.launching import Launched, Sweep, kept_objective, objective_of
+
+if TYPE_CHECKING:
+    from zsteer.steering.session import Job, Session
+
+
+def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
+    """Steer all jobs, those that share networks and number of steps as one batch of at most `max_rows` rows at a time.
+
+    A batch is whole jobs, steered from the first step to the last and then written.
+    """
+    whole_number(max_rows, "hydra.launcher.max_rows", 1)
+    groups: dict[str, list[Launched]] = {}
+    from zsteer.steering.session import group_of  # which loads torch
+
+    for job in sweep.jobs:
+        if job.completed:
+            job.result = kept_objective(job)
+            continue
+        try:
+            sweep.check(job.cfg)
+            groups.setdefault(group_of(job.cfg), []).append(job)
+        except Exception as error:
+            with suppress(OSError):
+                sweep.begin(job)
+            sweep.fail(job, error)
+    bar = tqdm(total=sum(map(len, groups.values())), desc="Steering", unit="job", disable=not is_main_process())
+    with bar:
+        for jobs in groups.values():
+            _steer_group(sweep, jobs, max_rows, bar)
+    return sweep.returns()
+
+
+def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqdm) -> None:
+    from zsteer.steering.session import Session
+
+    def failed(job: Launched, error: Exception) -> None:
+        sweep.fail(job, error)
+        bar.update()
+
+    try:
+        session = Session(jobs[0].cfg)
+    except Exception as error:
+        for job in jobs:
+            with suppress(OSError):
+                sweep.begin(job)
+            failed(job, error)
+        return
+    batch: list[tuple[Launched, Job]] = []
+    for job in jobs:
+        try:
+            sweep.begin(job)
+            ready = session.job(job.cfg)
+        except Exception as error:
+            failed(job, error)
+            continue
+        if batch and sum(len(other.noise) for _, other in batch) + len(ready.noise) > max_rows:
+            _steer_batch(sweep, session, batch, bar)
+            batch = []
+        batch.append((job, ready))
+    if batch:
+        _steer_batch(sweep, session, batch, bar)
+
+
+def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launched, "Job"]], bar: tqdm) -> None:
+    from zsteer.steering.history import NonFiniteScore
+
+    started = time.monotonic()
+    for launched, _ in batch:
+        with suppress(OSError):  # a disk that is full now may not be when there is something to say
+            write_status(launched.folder, "running", 0.0)
+    bar.set_postfix_str(f"{sum(len(job.noise) for _, job in batch)} rows")
+    try:
+        histories = session.steer([job for _, job in batch], progress_bar=False)
+    except BaseException as error:  # of the whole batch, such as memory: none of its jobs can be blamed or saved
+        error = interrupt_of(error)
+        for launched, _ in batch:
+            sweep.fail(launched, error)
+        bar.update(len(batch))
+        if not isinstance(error, Exception):
+            raise error from None
+        return
+    steered: list[Any] = []
+    for (_, job), history in zip(batch, histories, strict=True):
+        try:
+            steered.append(session.measure(job, history))
+        except ValueError as error:
+            steered.append(error)
+    share = (time.monotonic() - started) / len(batch)
+
+    def finish(launched: Launched, outcome: Any) -> None:
+        try:
+            if isinstance(outcome, Exception):
+                if isinstance(outcome, NonFiniteScore) and is_main_process():
+                    outcome.history.save(launched.folder)
+                raise outcome
+            if is_main_process():
+                outcome.write(launched.folder)
+            launched.result = objective_of(outcome.metrics, launched.cfg)
+            write_status(launched.folder, "completed", share)
+        except Exception as error:
+            sweep.fail(launched, error, share)
+        bar.update()
+
+    with ThreadPoolExecutor() as pool:  # most of writing is to compress pictures, which other threads need not wait for
+        list(pool.map(finish, (launched for launched, _ in batch), steered))

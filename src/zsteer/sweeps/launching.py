@@ -1,0 +1,155 @@
+"""The jobs of a sweep as Hydra's launchers get them: composed, each with a folder, and what became of them.
+
+The launchers that Hydra knows (`hydra_plugins.zsteer_launchers`) hand their jobs to `batches` or to `processes`. One
+job's failure takes no other with it, and a sweep that is resumed leaves the jobs that are completed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from tqdm import tqdm
+
+from zsteer.files import atomic_write, is_main_process
+from zsteer.status import describe, write_failure
+from zsteer.sweeps.hydra_internals import Composer
+
+
+@dataclass
+class Launched:
+    """One job of a sweep: its overrides, its config (with Hydra's own section), its folder, and what became of it."""
+
+    overrides: list[str]
+    cfg: DictConfig
+    hydra_cfg: DictConfig
+    folder: Path
+    result: Any = None
+    error: BaseException | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether its folder says so."""
+        return status_of(self.folder).get("state") == "completed"
+
+
+@dataclass
+class Sweep:
+    """The jobs that Hydra's sweeper asks for, and what it needs to compose and run them."""
+
+    context: HydraContext
+    task: Any
+    config: DictConfig
+    job_overrides: Sequence[Sequence[str]]
+    first: int
+    jobs: list[Launched] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Of `app.main.Job`, which is what Hydra runs of ours.
+        self.call, self.check = self.task.call, self.task.command.check
+        self.folder = Path(self.config.hydra.sweep.dir)
+        if is_main_process():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.call.sweep, self.call.started = self.folder, True
+        self.jobs = list(self._composed())
+        self._check_same()
+
+    def _composed(self) -> Iterator[Launched]:
+        composer = Composer(self.context.config_loader, self.config)
+        title = f"Composing {len(self.job_overrides)} jobs"
+        for number, overrides in enumerate(tqdm(self.job_overrides, desc=title, leave=False, delay=2), self.first):
+            config = composer.compose(overrides)
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
+            folder = self.folder / str(config.hydra.sweep.subdir)
+            with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+                config.hydra.runtime.output_dir = str(folder.absolute())
+            cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            OmegaConf.set_struct(cfg, True)
+            yield Launched(list(config.hydra.overrides.task), cfg, config, folder)
+
+    def _check_same(self) -> None:
+        """
+        Raises:
+            ValueError: the folder that is to be resumed holds jobs of other words.
+        """
+        known = {job.folder.name: job.overrides for job in self.jobs}
+        all_known = self.config.hydra.sweeper.get("max_batch_size") is None
+        for status in self.folder.glob("*/status.json") if self.call.resumed else ():
+            saved = status.parent / ".hydra" / "overrides.yaml"
+            words = OmegaConf.to_container(OmegaConf.load(saved)) if saved.is_file() else None
+            mine = known.get(status.parent.name)
+            if (mine is None and all_known) or (mine is not None and words not in (None, mine)):
+                raise ValueError(
+                    f"resume={self.folder} holds {status.parent.name}, which is no job of this command; resume with "
+                    "the words that the sweep was started with"
+                )
+
+    def begin(self, job: Launched) -> None:
+        """Make a job's folder with Hydra's three files of its config."""
+        if not is_main_process():
+            return
+        for name, text in {
+            "config": OmegaConf.to_yaml(job.cfg),
+            "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(job.hydra_cfg.hydra), "  "),
+            "overrides": OmegaConf.to_yaml(OmegaConf.create(job.overrides)),
+        }.items():
+            with atomic_write(job.folder / ".hydra" / f"{name}.yaml") as temporary:
+                temporary.write_text(text)
+
+    def fail(self, job: Launched, error: BaseException, seconds: float = 0.0) -> None:
+        """Record a job's failure in its folder and for the end of the sweep."""
+        job.error = error
+        self.call.failures.append(f"{job.folder.name}: {describe(error)}")
+        with suppress(OSError):  # a full disk has no room for that either
+            write_failure(job.folder, error, seconds)
+
+    def returns(self) -> list[JobReturn]:
+        """What Hydra's sweeper gets of each job: its objective or figures, or its error.
+
+        Hydra's own sweeper stops at a failed job, and would leave out later batches of jobs; so it is told nothing.
+        """
+        basic = self.config.hydra.sweeper._target_.endswith(("BasicSweeper", "QuickSweeper"))
+        returned = []
+        for job in self.jobs:
+            failed = job.error is not None and not basic
+            outcome = JobReturn(job.overrides, job.cfg, job.hydra_cfg, str(Path.cwd()), self.config.hydra.job.name)
+            outcome.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+            outcome.return_value = job.error if failed else job.result
+            returned.append(outcome)
+        return returned
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """What a job's `status.json` says; {} if it has none."""
+    path = folder / "status.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def kept_objective(job: Launched) -> Any:
+    """What the sweeper gets of a job that is completed, from its folder."""
+    metrics = job.folder / "metrics.json"
+    return objective_of(json.loads(metrics.read_text()), job.cfg) if metrics.is_file() else None
+
+
+def objective_of(metrics: Mapping[str, Any], cfg: DictConfig) -> Any:
+    """What a sweeper gets of a job: the figures that the key `objective` names, as numbers; all figures if it is null.
+
+    Raises:
+        ValueError: no such figure, or it is unknown.
+    """
+    wanted = OmegaConf.select(cfg, "objective")
+    if wanted is None:
+        return dict(metrics)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in names:
+        if not isinstance(metrics.get(name), int | float):
+            raise ValueError(f"objective={name} must be one of the job's figures, {', '.join(metrics)}, and known")
+    values = tuple(float(metrics[name]) for name in names)
+    return values[0] if isinstance(wanted, str) else values

@@ -1,0 +1,179 @@
+"""A sweep's folder as a table, pictures and a run in TensorBoard."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+from safetensors import safe_open
+
+from zsteer.evaluation.frontier import Point, draw_frontier
+from zsteer.events import Events
+from zsteer.files import write_table
+from zsteer.pictures import Png, save_picture, sheet
+from zsteer.statistics import bootstrap_interval
+
+Row = dict[str, Any]
+
+# The two figures of the frontier, and where a job keeps them for each image.
+BY_IMAGE = {"gain_judge": "judge_gain", "attribute_dependency": "judge_dependency"}
+FIGURES = tuple(BY_IMAGE)
+
+LINE = ("edit", "target", "method", "penalty_weight")  # what a line of the pictures is named by or runs along
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sweep's jobs: how many ended how, and a row for each of them."""
+
+    metrics: dict[str, int]
+    table: pd.DataFrame
+
+    def report(self, folder: Path) -> str:
+        """How many jobs ended how."""
+        return ", ".join(f"{number} {state}" for state, number in self.metrics.items())
+
+
+def summarize(folder: Path) -> Summary:
+    """Make a sweep's table and pictures from the jobs' folders.
+
+    `sweep.csv` has a row per job; `frontier.png` and `sheet.png` are also TensorBoard's run `sweep`.
+
+    Raises:
+        FileNotFoundError: the folder holds no job.
+    """
+    rows = read_jobs(folder)
+    if not rows:
+        raise FileNotFoundError(f"sweep={folder} holds no job: no folder in it has a status.json")
+    rows = [row | intervals(folder, row) for row in rows]
+    lines = lines_of(folder, rows)
+    table = pd.DataFrame(rows, dtype=object)  # as they are: numbers of images and seeds stay whole where a job has none
+    write_table(folder / "sweep.csv", table)
+    pictures = {"frontier": frontier(lines), "sheet": draw_sheet(folder, lines)}
+    drawn = {name: picture for name, picture in pictures.items() if picture is not None}
+    for name, picture in drawn.items():
+        save_picture(folder / f"{name}.png", picture)
+    write_events(folder / "sweep", {f"sweep/{name}": picture for name, picture in drawn.items()})
+    states = [row["state"] for row in rows]
+    return Summary({state: states.count(state) for state in dict.fromkeys(states)}, table)
+
+
+def failures(folder: Path) -> list[str]:
+    """A line for each job that has failed."""
+    return [f"{row['job']}: {row['error']}" for row in read_jobs(folder) if row["state"] == "failed"]
+
+
+def read_jobs(folder: Path) -> list[Row]:
+    """One row per job, in the jobs' order: its name, state and error, its overrides, its settings and figures."""
+    jobs = sorted((path.parent for path in folder.rglob("status.json")), key=_job_number)
+    return [_read_job(folder, job) for job in jobs]
+
+
+def _job_number(job: Path) -> tuple[int, str]:
+    number = job.name.partition("_")[0]
+    return (int(number) if number.isdigit() else -1, job.name)
+
+
+def _read_job(folder: Path, job: Path) -> Row:
+    status = json.loads((job / "status.json").read_text())
+    metrics = job / "metrics.json"
+    figures = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    row: Row = {
+        "job": job.relative_to(folder).as_posix(),
+        "state": status["state"],
+        "error": status.get("error"),
+        "seconds": status.get("seconds"),
+    }
+    return row | given_to(job) | {key: value for key, value in figures.items() if not isinstance(value, Mapping)}
+
+
+def given_to(job: Path) -> dict[str, str]:
+    """What a job was given on the command line."""
+    overrides = job / ".hydra" / "overrides.yaml"
+    given = OmegaConf.load(overrides) if overrides.is_file() else []
+    return {key.lstrip("+~"): value for key, _, value in (str(override).partition("=") for override in given)}
+
+
+def lines_of(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The jobs that got as far as their figures, by edit, target and method.
+
+    Where some of these share a penalty weight too, as in a grid, what else they were given tells the lines apart; a
+    search draws a weight of its own for each job, and is one line.
+    """
+    known = [row for row in rows if row.get("penalty_weight") is not None and "method" in row and "edit" in row]
+    given = [{key: word for key, word in given_to(folder / row["job"]).items() if key not in LINE} for row in known]
+    varying = [
+        key
+        for key in dict.fromkeys(key for words in given for key in words)
+        if len({words.get(key) for words in given}) > 1
+    ]
+    if len({tuple(row[key] for key in LINE) for row in known}) == len(known):
+        varying = []
+    lines: dict[str, list[Row]] = {}
+    for row, words in zip(known, given, strict=True):
+        more = (f", {key}={words[key]}" for key in varying if key in words)
+        lines.setdefault(f"{row['edit']} {row['target']}, {row['method']}{''.join(more)}", []).append(row)
+    return lines
+
+
+def intervals(folder: Path, row: Row) -> Row:
+    """Bootstrap intervals of a job's judged gain and dependency."""
+    path = folder / row["job"] / "history.safetensors"
+    if row.get("gain_judge") is None or not path.is_file():
+        return {}
+    with safe_open(path, framework="numpy") as file:
+        known = set(file.keys())
+        parts = {figure: file.get_tensor(name) for figure, name in BY_IMAGE.items() if name in known}
+    bounds = {}
+    for figure, values in parts.items():
+        low, high = bootstrap_interval(values)
+        bounds |= {f"{figure}_low": low, f"{figure}_high": high}
+    return bounds
+
+
+def frontier(lines: Mapping[str, Sequence[Row]]) -> Png:
+    """Side effects against judged gain, with intervals: the penalty along each line."""
+    points: dict[str, list[Point]] = {}
+    for name, rows in lines.items():
+        judged = [row for row in rows if all(row.get(figure) is not None for figure in FIGURES)]
+        for row in sorted(judged, key=lambda row: row["penalty_weight"]):
+            gain, dependency = ((row.get(f"{f}_low", row[f]), row.get(f"{f}_high", row[f])) for f in FIGURES)
+            label = f"λ={row['penalty_weight']:g}"
+            point = Point(row[FIGURES[0]], row[FIGURES[1]], dependency, gain, label)
+            points.setdefault(name, []).append(point)
+    return draw_frontier(points, title="" if points else "no job of this sweep has judged figures")
+
+
+def draw_sheet(folder: Path, lines: Mapping[str, Sequence[Row]]) -> Png | None:
+    """The first image of each job, at the start and the end: a row for each line, penalty weights across."""
+    cells: dict[str, dict[float, np.ndarray]] = {}
+    for name, rows in lines.items():
+        for row in rows:
+            path = folder / row["job"] / "history.safetensors"
+            if row["state"] == "completed" and path.is_file():
+                cells.setdefault(name, {})[row["penalty_weight"]] = _first_image(path)
+    if not cells:
+        return None
+    weights = sorted({weight for images in cells.values() for weight in images})
+    shown = [(name.replace(", ", "\n"), [images.get(weight) for weight in weights]) for name, images in cells.items()]
+    return sheet(shown, [f"λ={weight:g}" for weight in weights])
+
+
+def _first_image(history: Path) -> np.ndarray:
+    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`."""
+    with safe_open(history, framework="numpy") as file:
+        return np.concatenate(list(file.get_tensor("first_image")), axis=2).transpose(1, 2, 0)
+
+
+def write_events(folder: Path, pictures: Mapping[str, Png]) -> None:
+    """The sweep's own run in TensorBoard: its pictures, beside the jobs' runs and their HParams rows."""
+    for stale in folder.glob("events.out.tfevents.*"):
+        stale.unlink()
+    events = Events()
+    for tag, picture in pictures.items():
+        events.image(tag, picture, 0)
+    events.save(folder)

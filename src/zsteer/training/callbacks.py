@@ -1,0 +1,77 @@
+"""What every training does on the way: checkpoints, and random numbers by their place."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from zsteer.data.streams import random_source
+from zsteer.files import atomic_write
+from zsteer.settings import real_number
+
+CLOCK_EVERY = 16  # batches between two looks at the clock, for which several processes have to agree
+
+
+def check_finite(module: LightningModule) -> None:
+    """
+    Raises:
+        ValueError: a weight is NaN or infinite.
+    """
+    for name, weight in module.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"training diverged: {name} is NaN or infinite; lower the learning rate")
+
+
+class LastCheckpoint(Callback):
+    """Save the whole state of training every few minutes, at the end and on SIGTERM, always to the same file.
+
+    Weights that are NaN or infinite end the training, and do not replace the last good file.
+    """
+
+    def __init__(self, path: Path, minutes: int | float):
+        real_number(minutes, "checkpoint_minutes", above=0.0)
+        self.path, self.seconds = path, 60 * minutes
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1 and batch_idx % CLOCK_EVERY:
+            return
+        due = time.monotonic() - self.saved_at >= self.seconds
+        if trainer.strategy.broadcast(due):  # the clocks of several processes differ, but all take part in saving
+            self._save(trainer, pl_module)
+            self.saved_at = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):  # which Lightning raises between two batches
+            self._save(trainer, pl_module)
+
+    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+        """Save under a temporary name and rename, since a kill or a full disk must leave the last good file."""
+        check_finite(module)
+        if trainer.is_global_zero:
+            with atomic_write(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.path)  # takes part in gathering the state; only the main process writes
+
+
+class SeededSteps(Callback):
+    """Make torch's random numbers a function of the seed, the rank and the batch, so that a resumed run draws the same.
+
+    Augmentations and dropout draw from them.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        torch.manual_seed(random_source(self.seed, data.position, 3, trainer.global_rank).initial_seed())

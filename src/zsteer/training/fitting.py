@@ -1,0 +1,82 @@
+"""How networks are trained: the Trainer, its precision, and going on from a checkpoint."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from zsteer.networks.checkpoints import check_same, read
+from zsteer.training.callbacks import LastCheckpoint, SeededSteps
+
+
+def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended_epochs: int = 0) -> Trainer:
+    """The Trainer of a training run: one epoch, which is the whole stream of images; TensorBoard in the run's folder.
+
+    Args:
+        folder: where events and checkpoints go; null for none.
+        ended_epochs: runs that the checkpoint to go on from has ended. To Lightning, what is left is another epoch.
+    """
+    kept: list[Callback] = [SeededSteps(cfg.seed)]
+    if folder is not None:
+        kept.insert(0, LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.checkpoint_minutes))
+    return instantiate(
+        cfg.trainer,
+        precision=precision_of(cfg.trainer.precision, cfg.trainer.accelerator),
+        max_epochs=ended_epochs + 1,
+        use_distributed_sampler=False,
+        logger=folder is not None and TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        enable_checkpointing=False,  # Lightning's looks at the clock only under automatic optimization
+        callbacks=[*kept, *callbacks],
+        _convert_="all",
+    )
+
+
+def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
+    """How many runs the checkpoint to go on from has ended: none if it was interrupted in its first, or is null.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, not one of a training run, or of other networks.
+    """
+    if ckpt_path is None:
+        return 0
+    content: Mapping[Any, Any] = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
+    if not {"epoch", "state_dict"} <= set(content):
+        raise ValueError(f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to `checkpoint`")
+    check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "this run's networks")
+    return content["epoch"]
+
+
+@contextmanager
+def told_of_termination(trainer: Trainer) -> Iterator[None]:
+    """Say what goes on where SIGTERM left off.
+
+    Raises:
+        InterruptedError: SIGTERM came.
+    """
+    try:
+        yield
+    except SIGTERMException as error:
+        callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        saved = [callback.path for callback in callbacks if isinstance(callback, LastCheckpoint)]
+        remedy = f"ckpt_path={saved[0]} goes on" if saved else "nothing was saved, for want of a folder"
+        raise InterruptedError(f"terminated; {remedy}") from error
+
+
+def precision_of(wanted: str, accelerator: str) -> str:
+    """`auto` is bfloat16 where the hardware multiplies it faster than float32, and float32 elsewhere.
+
+    That is a GPU since Ampere, or a CPU with AMX; with AVX-512's bfloat16 alone, training takes 1.4 times as long.
+    """
+    if wanted != "auto":
+        return wanted
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    # Private, because torch offers no other way to ask.
+    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"

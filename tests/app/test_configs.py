@@ -1,0 +1,135 @@
+"""Every config composes, every group's choice instantiates, and a typo fails."""
+
+import hydra
+import pytest
+import torch
+import yaml
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from places import ROOT
+from torch import nn
+
+from zsteer.app.composition import CONFIGS, compose, experiments, in_full, own_hydra
+from zsteer.steering.methods import Method, method_of
+
+SCRIPTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+NEEDED = {"summarize": ["sweep=nowhere"]}
+
+
+def choices(group: str) -> list[str]:
+    names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    assert names
+    return names
+
+
+def test_each_script_has_a_config_and_each_config_a_script():
+    scripts = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+    assert scripts == SCRIPTS
+    assert len(scripts) == 8
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_primary_config_resolves(name):
+    cfg = compose(name, NEEDED.get(name, []))
+    assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(group, choice) for group in ("generator", "classifier", "judge", "discriminator") for choice in choices(group)],
+)
+def test_each_network_instantiates(group, choice):
+    name = "train_gan" if group == "discriminator" else "steer"
+    section = compose(name, [f"{group}={choice}"])[group]
+    if choice == "none":
+        assert section is None
+    else:
+        assert isinstance(instantiate(section.network), nn.Module)
+
+
+@pytest.mark.parametrize("choice", choices("gan_loss"))
+def test_any_loss_can_have_any_penalty(choice):
+    penalties = {"r1_gamma": 1, "r2_gamma": 0.5, "gp_weight": 2, "penalty_every": 3, "discriminator_steps": 2}
+    cfg = compose("train_gan", [f"gan_loss={choice}", *(f"gan.{key}={value}" for key, value in penalties.items())])
+    assert {key: cfg.gan[key] for key in penalties} == penalties
+    loss = instantiate(cfg.gan.loss)
+    real, fake = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0])
+    values = loss.discriminator(real, fake), loss.generator(*((fake, real) if loss.paired else (fake,)))
+    assert all(value.isfinite() for value in values)
+
+
+@pytest.mark.parametrize("choice", choices("method"))
+def test_each_method_instantiates_and_is_called_what_its_file_is(choice):
+    cfg = compose("steer", [f"method={choice}"])
+    method = method_of(cfg.method)
+    assert isinstance(method, Method)
+    assert method.name == choice
+    assert cfg.num_steps >= 1
+    assert cfg.step_size > 0
+
+
+@pytest.mark.parametrize("choice", choices("trainer"))
+def test_each_trainer_composes(choice):
+    trainer = compose("train_gan", [f"trainer={choice}"]).trainer
+    assert trainer._target_ == "pytorch_lightning.Trainer"
+
+
+EXPERIMENTS = [(script, name) for script in SCRIPTS for name in experiments(script)]
+
+
+def test_experiments_are_grouped_by_script():
+    assert len(EXPERIMENTS) > 20
+    assert {path.parent.name for path in (CONFIGS / "experiment").rglob("*.yaml")} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize(("script", "name"), EXPERIMENTS)
+def test_each_experiment_sets_keys_that_its_script_has(script, name):
+    with own_hydra():
+        cfg = hydra.compose(script, in_full(script, [f"experiment={name}"]), return_hydra_config=True)
+    assert cfg.hydra.runtime.choices.experiment == f"{script}/{name}"
+    assert {key for key in cfg if key != "hydra"} <= set(compose(script))
+    sections = [cfg[role] for role in ("generator", "discriminator", "classifier") if role in cfg]
+    networks = [section for section in sections if not OmegaConf.is_missing(section.network, "_target_")]
+    assert all(isinstance(instantiate(section.network), nn.Module) for section in networks)
+    if "training" in cfg:
+        assert callable(instantiate(cfg.training.optimizer))
+    if "gan" in cfg:
+        networks = {role: instantiate(cfg[role].network) for role in ("generator", "discriminator")}
+        assert isinstance(instantiate(cfg.gan, **networks), nn.Module)
+
+
+def test_a_script_knows_its_own_experiments_by_their_names_alone():
+    assert in_full("steer", ["experiment=tutorial,mine", "target=Male"]) == [
+        "experiment=steer/tutorial,mine",
+        "target=Male",
+    ]
+    with pytest.raises(MissingConfigException):
+        compose("train_gan", ["experiment=tutorial"])
+
+
+def test_each_key_of_steer_stands_in_its_config():
+    keys = yaml.safe_load((CONFIGS / "steer.yaml").read_text())
+    contract = ("target", "edit", "penalty_weight", "num_steps", "step_size", "num_images", "seed", "where", "noise")
+    assert {*contract, "show_every", "preserve", "until", "last_step_size", "objective"} <= set(keys)
+
+
+def test_the_discriminators_optimizer_follows_the_generators_until_it_has_its_own():
+    cfg = compose("train_gan", ["gan.optimizer_g.lr=1e-3", "gan.optimizer_g.betas=[0,0.9]"]).gan
+    assert (cfg.optimizer_d.lr, list(cfg.optimizer_d.betas)) == (1e-3, [0, 0.9])
+    cfg = compose("train_gan", ["gan.optimizer_d.lr=4e-4"]).gan
+    assert (cfg.optimizer_g.lr, cfg.optimizer_d.lr) == (2e-4, 4e-4)
+
+
+def test_the_tutorial_is_as_published():
+    cfg = compose("steer", ["experiment=tutorial"])
+    assert (cfg.num_steps, cfg.step_size, cfg.penalty_weight, cfg.show_every) == (10, 0.1, 0.1, 2)
+    assert (cfg.num_images, cfg.generator.network.z_dim, cfg.generator.network.hidden_dim) == (8, 64, 64)
+    (group,) = method_of(cfg.method).optimizer([nn.Parameter()]).param_groups
+    assert (group["lr"], group["momentum"]) == (1, 1)
+
+
+@pytest.mark.parametrize("typo", ["targt=Smiling", "trainer.precison=64-true", "generator.network.zdim=3"])
+def test_a_misspelt_key_fails(typo):
+    with pytest.raises(ConfigCompositionException):
+        compose("steer", [typo])

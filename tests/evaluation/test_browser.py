@@ -1,0 +1,114 @@
+"""A sweep of 400 jobs in a real TensorBoard, seen by a real browser."""
+
+import json
+import shutil
+import time
+import urllib.request
+
+import pytest
+from app.test_scripts import tensorboard
+from places import GOLDEN_NETWORKS
+
+from zsteer.data.attributes import CELEBA
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium"),
+    pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Debian's chromium-driver"),
+]
+
+PENALTIES = (0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1)
+
+# All elements that a selector finds, also in the shadow trees of TensorBoard's components.
+FIND = """
+const found = [];
+const walk = root => root.querySelectorAll('*').forEach(element => {
+    if (element.matches(arguments[0])) found.push(element);
+    if (element.shadowRoot) walk(element.shadowRoot);
+});
+walk(document);
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    chromium = shutil.which("chromium")
+    assert chromium is not None
+    options.binary_location = chromium
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000"):
+        options.add_argument(word)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+def eventually(look, seconds=300):
+    """What `look` gives as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not seen within {seconds} s")
+
+
+def test_a_sweep_of_400_jobs_opens(command, browser, tmp_path):
+    grid = (f"target={','.join(CELEBA)}", f"penalty_weight={','.join(map(str, PENALTIES))}")
+    networks = [word for word in GOLDEN_NETWORKS if not word.startswith("judge")]
+    ended = command("steer", *grid, *networks, "num_steps=1", "num_images=1", "trainer=cpu", sweep=True)
+    assert ended.code == 0, ended.err
+    with tensorboard(ended.folder, tmp_path / "log") as address:
+
+        def runs():
+            with urllib.request.urlopen(f"{address}/data/runs", timeout=30) as answer:
+                return len(json.loads(answer.read())) == 401
+
+        eventually(runs)
+
+        def open_page(place):
+            browser.get("about:blank")
+            browser.get(f"{address}/{place}")
+
+        def loaded(script):
+            return lambda: browser.execute_script(script, "img")
+
+        open_page("#hparams")
+        cells = FIND + r"return found.filter(cell => /^\s*\d+_target-/.test(cell.textContent)).length >= 10;"
+        eventually(lambda: browser.execute_script(cells, "vaadin-grid-cell-content"))
+
+        pictures = FIND + "return found.filter(image => image.naturalWidth > 300).length"
+        open_page("?tagFilter=sweep#timeseries")
+        eventually(loaded(f"{pictures} == 2;"))  # the frontier and the sheet
+
+        shown = FIND + "return found.filter(image => image.naturalWidth > 60).length"
+        open_page("?tagFilter=history&runFilter=%5E0_#timeseries")
+        eventually(loaded(f"{shown} >= 1;"))
+
+
+def test_a_report_opens_from_disk_and_its_sliders_move_the_pictures(command, browser, tmp_path):
+    words = (f"data.root={tmp_path}", "data.num_train=8", "data.num_val=8", "data.num_test=40", "num_images=8")
+    contenders = ("+contenders.a=['method=ascent','num_steps=4']", "+contenders.b=['method=direction','num_steps=4']")
+    ended = command("evaluate", "what=methods", "targets=[Bangs]", *words, *contenders)
+    assert ended.code == 0, ended.err
+    browser.get((ended.folder / "report.html").as_uri())
+    assert len(browser.find_elements("css selector", ".trial")) == 2
+    trial = browser.find_element("css selector", ".trial")
+    slider, image = (trial.find_element("css selector", selector) for selector in ("input", ".window img"))
+    assert browser.execute_script("return arguments[0].naturalWidth", image) == 8 * 64
+    shown = {}
+    for moment in (8, 0):
+        browser.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))", slider, moment
+        )
+        gains = [span.text for span in trial.find_elements("css selector", ".gains span")]
+        shown[moment] = (gains, trial.find_element("css selector", ".window").screenshot_as_png)
+    assert shown[0][0] == ["0.0"] * 8
+    assert shown[8][0] != shown[0][0]
+    assert shown[8][1] != shown[0][1]
+    requested = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert not [name for name in requested if not name.startswith("data:")]
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

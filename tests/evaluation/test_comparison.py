@@ -1,0 +1,165 @@
+"""Methods against one another: at equal judged gain by an independent count, and as a command with all its files."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from zsteer.app.composition import compose
+from zsteer.data.attributes import CELEBA
+from zsteer.evaluation.figures import Comparison, figures
+from zsteer.evaluation.report import markdown, markdown_of_ends
+from zsteer.evaluation.trials import LEVELS, Trial, along, first_crossing, run_trial
+from zsteer.steering.reference import BUNDLED
+from zsteer.steering.session import Session
+
+DATA = ("data.num_train=8", "data.num_val=8", "data.num_test=40")
+
+
+def test_an_image_crosses_a_level_where_the_line_between_two_steps_does():
+    gain = torch.tensor([[0.0, 0.0, 0.0], [0.5, 2.0, -1.0], [1.5, 0.2, 0.9], [0.5, 3.0, 0.99]])
+    found = first_crossing(gain, 1.0)
+    torch.testing.assert_close(found, torch.tensor([1.5, 0.5, torch.nan]), equal_nan=True)
+    path = torch.stack([gain, 10 * gain], dim=2)
+    there = along(path, found)
+    torch.testing.assert_close(there[:2], torch.tensor([[1.0, 10.0], [1.0, 10.0]]))
+    assert there[2].isnan().all()
+    torch.testing.assert_close(along(gain, torch.tensor([3.0, 0.0, 2.0])), torch.tensor([0.5, 0.0, 0.9]))
+
+
+def trial(judge, step, seen):
+    levels, n = step.shape
+    nothing = torch.zeros(n, 3)
+    return Trial(
+        step, torch.zeros(levels, n, 4), judge, seen, torch.ones(2, n), nothing, nothing, torch.zeros(n, 4),
+        torch.zeros(2, n, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, n),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def comparison():
+    """Attribute b of a, b and c is steered; the second contender changes half as much else, for half the images."""
+    levels, n = len(LEVELS), 40
+    judge = torch.zeros(levels, n, 3)
+    judge[:, :, 0], judge[:, :, 1], judge[:, :, 2] = 0.4, torch.tensor(LEVELS)[:, None], -0.8
+    step = torch.arange(levels).float()[:, None].expand(-1, n).clone()
+    seen = torch.tensor(LEVELS)[:, None].expand(-1, n) * 2
+    better, late = judge.clone(), step.clone()
+    better[:, :, [0, 2]] /= 2
+    late[:, ::2] = torch.nan
+    better[:, ::2] = torch.nan
+    reference = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    return Comparison(
+        {("plain", "b"): trial(judge, step, seen), ("better", "b"): trial(better, late, seen)},
+        {"plain": 1.0, "better": 1.0},
+        [reference, 2 * reference],  # two classifiers that agree to ρ = 1
+        ("abc", "abc"),
+    )
+
+
+def test_figures_count_side_effects_arrivals_and_what_only_the_classifier_saw(comparison):
+    rows = {(row["level"], row["contender"]): row for row in figures(comparison, {("better", "b"): (0.9, 0.3)})}
+    plain, better = rows[1.0, "plain"], rows[1.0, "better"]
+    assert plain["attribute_dependency"] == pytest.approx(0.6)
+    assert plain["attribute_dependency_max"] == pytest.approx(0.8)
+    assert (plain["versus"], plain["disjoint"]) == (1.0, False)
+    assert better["attribute_dependency"] == pytest.approx(0.3)
+    assert (better["versus"], better["disjoint"]) == (pytest.approx(0.5), True)
+    assert (plain["arrived"], better["arrived"]) == (1.0, 0.5)
+    assert plain["hacking_gap"] == pytest.approx(1.0)  # saw 2 σ where the judge saw 1
+    assert (plain["kid_at_end"], better["kid_at_end"], better["kid_unedited"]) == (None, 0.9, 0.3)
+    assert rows[2.0, "plain"]["hacking_gap"] == pytest.approx(2.0)
+    assert "| better | 0.30 ± 0.00 (50%) | 0.50 |" in markdown(list(rows.values()), 1.0)
+
+
+def test_ends_are_averaged_over_the_targets_that_have_a_figure():
+    rows = [
+        {"level": 1.0, "contender": "a", "success_rate_at_end": s, "preservation_rate_at_end": None}
+        | {"kid_at_end": edited, "kid_unedited": unedited}
+        for s, edited, unedited in ((0.5, 2.0, 1.5), (1.0, None, None), (0.75, 1.0, -0.5))
+    ]
+    assert markdown_of_ends(rows).splitlines()[-1] == "| a | 75% | – | 3.0 |"
+
+
+def test_a_trials_images_move_in_jobs_of_eight_and_are_judged_at_every_step():
+    words = ["method=tutorial", "num_steps=3", "penalty_weight=0", "target=Bangs"]
+    cfg = compose("steer", [*words, "num_images=16", "trainer=cpu"])
+    session = Session(cfg)
+    found = run_trial(session, cfg)
+    eight = session.job(compose("steer", [*words, "num_images=8", "trainer=cpu"]))
+    (alone,) = session.steer([eight], progress_bar=False)
+    assert session.judge is not None
+    torch.testing.assert_close(found.last[:8], alone.noise[-1], rtol=0, atol=1e-3)
+    judged = session.judge.logits(alone.images[3])
+    torch.testing.assert_close(found.end[:8], judged, rtol=0, atol=0.05)
+    column = CELEBA.index("Bangs")
+    gain = (judged - found.start[:8])[:, column] / session.references[1][:, column].std()
+    # The frames end where an image has reached the last level, or with the run.
+    expected = torch.where(found.step[-1][:8].isnan(), gain, LEVELS[-1])
+    torch.testing.assert_close(found.gains[-1], expected, rtol=0, atol=0.05)
+
+
+def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stopped(command, tmp_path):
+    words = (
+        *("what=methods", "num_images=8", "targets=[Smiling]", f"data.root={tmp_path / 'data'}", *DATA),
+        "+contenders.tutorial=['method=tutorial','num_steps=2']",
+        "+contenders.up=['method=direction','num_steps=2','step_size=2']",
+    )
+    ended = command("evaluate", *words)
+    assert ended.code == 0, ended.err
+    with (ended.folder / "methods.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["level"], row["contender"]) for row in rows] == [
+        *(("1.0", "tutorial"), ("1.0", "up"), ("2.0", "tutorial"), ("2.0", "up"))
+    ]
+    assert "tutorial" in ended.out
+    # The tables say which networks they are about; the bundle keeps its reference logits by the same digits.
+    names = json.loads((ended.folder / "metrics.json").read_text())["fingerprints"]
+    assert all(
+        (BUNDLED / f"{names['generator']}-{names[role]}.safetensors").is_file() for role in ("classifier", "judge")
+    )
+    page = (ended.folder / "report.html").read_text()
+    networks = ", ".join(f"{role} {digits}" for role, digits in names.items())
+    assert networks in ended.out and networks in page
+    assert "http" not in page.replace("<!doctype html>", "")
+    assert page.count('class="trial"') == 2
+    for picture in ("frontier.png", "rescoring.png", "faces.png"):
+        assert (ended.folder / picture).read_bytes().startswith(b"\x89PNG")
+    trials = sorted((ended.folder / "trials").iterdir())
+    written = [path.stat().st_mtime_ns for path in trials]
+    (ended.folder / "status.json").write_text(json.dumps({"state": "failed"}))  # as if it had been killed
+    again = command("evaluate", *words, f"hydra.run.dir={ended.folder}")
+    assert again.code == 0, again.err
+    assert [path.stat().st_mtime_ns for path in trials] == written
+    # What is asked for otherwise is not what was kept.
+    (ended.folder / "status.json").write_text(json.dumps({"state": "failed"}))
+    other = command("evaluate", *words, "seed=1", f"hydra.run.dir={ended.folder}")
+    assert other.code == 0, other.err
+    assert [path.stat().st_mtime_ns for path in trials] == written
+    assert len(list((ended.folder / "trials").iterdir())) == 2 * len(trials)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["targets=[Smiling]"], "contenders=None: a comparison needs some"),
+        (["+contenders.a=['method=ascent']", "targets=[]"], "targets=[]: a comparison needs some"),
+        (["+contenders.a=['method=ascent']", "targets=[Smilling]"], "did you mean 'Smiling'?"),
+        (["+contenders.a=['method=ascent']", "targets=[Smiling,age]"], "all of them labels, or all of them factors"),
+        (["+contenders.a=['method=ascent']", "targets=[Smiling,Male+Bald]"], "or one that joins several"),
+        (["+contenders.a=['method=ascend']", "targets=[Smiling]"], "ascend"),
+        (["+contenders.a=['penalty_weight=-1']", "targets=[Smiling]"], "penalty_weight=-1"),
+        (["+contenders.a='method=ascent'", "targets=[Smiling]"], "contenders.a=method=ascent must be a list of words"),
+        (["+contenders.a=['method=ascent']", "targets=Smiling"], "targets=Smiling: a comparison needs some, as in"),
+        (
+            ["+contenders.a=['classifier.checkpoint=mine.pth']", "targets=[Smiling]"],
+            "contenders.a: classifier.checkpoint=mine.pth cannot differ among contenders; give classifier to all",
+        ),
+    ],
+)
+def test_a_wrong_contender_is_named_before_the_first_is_steered(command, tmp_path, words, said):
+    ended = command("evaluate", "what=methods", f"data.root={tmp_path}", *DATA, *words)
+    assert ended.code != 0
+    assert said in ended.err.splitlines()[-1]
+    assert not (ended.folder / "trials").exists()

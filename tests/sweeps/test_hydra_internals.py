@@ -1,0 +1,67 @@
+"""What is used of Hydra beyond its documented interface does what it is used for; to be run with its next release too."""
+
+import sys
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hydra.version import VersionBase
+from omegaconf import OmegaConf
+from places import ROOT
+
+from zsteer.app.composition import own_hydra
+from zsteer.sweeps.hydra_internals import Composer, hydra_of, options_of_command
+
+
+def test_private_parts_of_hydra_are_used_in_two_files_only():
+    users = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src").rglob("*.py")
+        if "hydra._internal" in path.read_text()
+    }
+    assert users == {"zsteer/sweeps/hydra_internals.py", "hydra_plugins/zsteer_launchers.py"}
+
+
+def test_configs_are_looked_for_in_each_folder_in_turn_and_hydra_is_left_as_it_was(tmp_path):
+    folders = [tmp_path / "first", tmp_path / "it's, (2)"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "both.yaml").write_text(f"where: {folder.name[:2]}")
+        (folder / f"{folder.name[:2]}.yaml").write_text("a: 1")
+    before = GlobalHydra.instance().hydra, VersionBase.instance().getbase()
+    with hydra_of(folders):
+        assert hydra.compose("both").where == "fi"
+        assert hydra.compose("it").a == 1
+        with hydra_of(folders[1:]):
+            assert hydra.compose("both").where == "it"
+        assert hydra.compose("both").where == "fi"
+    assert (GlobalHydra.instance().hydra, VersionBase.instance().getbase()) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["target=Male", "penalty_weight=0.5"],
+        ["method=tutorial", "num_steps=4"],
+        ["num_steps=4", "method=tutorial", "method.optimizer.momentum=0"],
+        ["experiment=steer/tutorial", "target=Bangs", "where={Male: false}"],
+        ["++trainer.max_depth=1", "trainer.max_depth=2"],
+    ],
+)
+def test_a_job_is_composed_as_hydra_would(words):
+    with own_hydra():
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("steer", [], run_mode=RunMode.MULTIRUN)
+        composer = Composer(loader, master)
+        composer.compose(["target=Young"])
+        quick, whole = composer.compose(words), loader.load_sweep_config(master, words)
+        for config in (quick, whole):
+            config.hydra.job.override_dirname = ""
+        assert OmegaConf.to_yaml(quick) == OmegaConf.to_yaml(whole)
+
+
+def test_a_child_is_told_where_its_configs_are(monkeypatch):
+    words = ["--config-path", "/theirs", "-cn", "other", "--config-dir=mine", "-m", "seed=0,1"]
+    monkeypatch.setattr(sys, "argv", ["train_gan.py", *words])
+    assert options_of_command() == ["--config-path=/theirs", "--config-dir=mine", "--config-name=other"]

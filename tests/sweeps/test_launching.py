@@ -1,0 +1,290 @@
+"""Sweeps: jobs that are steered together end as each alone; nothing is lost, nothing mixed, whatever fails."""
+
+import csv
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import cast
+
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+from places import GOLDEN_NETWORKS, ROOT
+from safetensors.torch import load_file
+
+from zsteer.app.composition import CONFIGS, compose
+from zsteer.steering.history import History
+from zsteer.steering.session import Session, group_of
+
+QUICK = ("num_steps=2", "num_images=2", "judge=none")
+
+
+def script(name, *words, **environment):
+    """A script as a process of its own, which need not succeed."""
+    return subprocess.run(
+        [sys.executable, f"scripts/{name}.py", *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def jobs_of(folder):
+    with (folder / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def history_of(folder):
+    return load_file(folder / "history.safetensors")
+
+
+JOB = st.fixed_dictionaries(
+    {
+        "target": st.sampled_from(["Smiling", "Male", "Bangs"]),
+        "edit": st.sampled_from(["add", "remove"]),
+        "penalty_weight": st.sampled_from([0, 0.1, 1]),
+        "step_size": st.sampled_from([0.05, 0.3]),
+        "last_step_size": st.sampled_from([0.05, 0.3]),
+        "seed": st.integers(0, 2),
+        "num_images": st.integers(1, 3),
+    }
+)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-9), ("32-true", 1e-2)])
+@pytest.mark.parametrize("method", ["ascent", "tutorial", "projected", "direction"])
+@settings(max_examples=6, deadline=None)
+@given(jobs=st.lists(JOB, min_size=2, max_size=5), cut=st.integers(1, 4))
+def test_a_job_moves_as_it_would_alone_in_any_company(precision, tolerance, method, jobs, cut):
+    common = (*GOLDEN_NETWORKS, f"method={method}", "num_steps=3", f"trainer.precision={precision}", "trainer=cpu")
+    base = compose("steer", common)
+    cfgs = [cast(DictConfig, OmegaConf.merge(base, job)) for job in jobs]
+    assert len({group_of(cfg) for cfg in cfgs}) == 1
+    session = Session(cfgs[0])
+    ready = [session.job(cfg) for cfg in cfgs]
+    together = [
+        steered
+        for part in (ready[:cut], ready[cut:])
+        if part
+        for steered in map(session.measure, part, session.steer(part, progress_bar=False))
+    ]
+    for job, steered in zip(ready, together, strict=True):
+        (history,) = session.steer([job], progress_bar=False)
+        alone = session.measure(job, history)
+        torch.testing.assert_close(steered.history.noise, alone.history.noise, rtol=0, atol=tolerance)
+        assert sorted(steered.history.images) == sorted(alone.history.images)
+
+
+def test_only_networks_method_and_steps_divide_a_sweep():
+    base = group_of(compose("steer"))
+    for words in (["target=Male", "edit=remove", "seed=3"], ["num_images=3", "penalty_weight=0"], ["step_size=1"]):
+        assert group_of(compose("steer", words)) == base
+    for words in (["num_steps=3"], ["method=tutorial"], ["target=age"], ["judge=none"], ["trainer.precision=64-true"]):
+        assert group_of(compose("steer", words)) != base
+    # Networks without a checkpoint are drawn by the seed.
+    fresh = [group_of(compose("steer", ["generator.checkpoint=null", f"seed={seed}"])) for seed in (0, 1)]
+    assert fresh[0] != fresh[1]
+
+
+def test_every_job_gets_what_a_run_of_its_own_gets(command):
+    grid = command("steer", "target=Smiling,Bangs", "seed=0,1", *QUICK[:2], "hydra.launcher.max_rows=3", sweep=True)
+    assert grid.code == 0, grid.err
+    for row in jobs_of(grid.folder):
+        folder = grid.folder / row["job"]
+        alone = command("steer", f"target={row['target']}", f"seed={row['seed']}", *QUICK[:2])
+        names = {path.name for path in alone.folder.iterdir() if not path.name.startswith("events")} - {"steer.log"}
+        assert {path.name for path in folder.iterdir() if not path.name.startswith("events")} == names
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+        for name in ("config", "overrides"):
+            text = (folder / ".hydra" / f"{name}.yaml").read_text()
+            assert text == (alone.folder / ".hydra" / f"{name}.yaml").read_text()
+        torch.testing.assert_close(history_of(folder)["noise"], history_of(alone.folder)["noise"], rtol=0, atol=1e-2)
+        found, expected = (json.loads((place / "metrics.json").read_text()) for place in (folder, alone.folder))
+        assert list(found) == list(expected)
+        for name, value in expected.items():
+            assert found[name] == (pytest.approx(value, rel=1e-2, abs=1e-2) if isinstance(value, float) else value)
+
+
+def test_failures_of_every_kind_leave_the_other_jobs_alone(command):
+    steps = "step_size=0.1,1e39"  # the second leaves all numbers behind
+    ended = command("steer", "target=Smiling,Smilling", steps, "penalty_weight=0", *QUICK, sweep=True)
+    assert ended.code == 1
+    rows = jobs_of(ended.folder)
+    assert [row["state"] for row in rows] == ["completed", "failed", "failed", "failed"]
+    assert "not finite" in rows[1]["error"]
+    assert "did you mean 'Smiling'" in rows[2]["error"]
+    assert len([line for line in ended.err.splitlines() if line.startswith("error: ")]) == 3
+    assert len(history_of(ended.folder / rows[1]["job"])["noise"]) >= 1  # the steps before are kept
+    assert "Traceback" in json.loads((ended.folder / rows[1]["job"] / "status.json").read_text())["traceback"]
+
+
+def test_a_group_whose_network_does_not_load_leaves_the_others_alone(command, tmp_path):
+    (tmp_path / "broken.pth").write_bytes(b"nothing")
+    ended = command(
+        *("steer", f"classifier.checkpoint={tmp_path / 'broken.pth'},null", "target=Male,Young", *QUICK), sweep=True
+    )
+    assert [row["state"] for row in jobs_of(ended.folder)] == ["failed", "failed", "completed", "completed"]
+
+
+def test_a_full_disk_fails_the_job_that_it_hits_and_leaves_nothing_half_written(command, monkeypatch):
+    save = History.save
+
+    def full(history, folder, *rest):
+        if "1_target" in str(folder):
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+        save(history, folder, *rest)
+
+    monkeypatch.setattr(History, "save", full)
+    ended = command("steer", "target=Smiling,Male,Young", *QUICK, sweep=True)
+    assert ended.code == 1
+    assert [row["state"] for row in jobs_of(ended.folder)] == ["completed", "failed", "completed"]
+    assert "No space left on device" in ended.err
+    assert not [path for path in ended.folder.rglob(".*") if path.is_file()]
+    monkeypatch.setattr(History, "save", save)
+    resumed = command("steer", "target=Smiling,Male,Young", *QUICK, f"resume={ended.folder}", sweep=True)
+    assert resumed.code == 0, resumed.err
+    assert {row["state"] for row in jobs_of(ended.folder)} == {"completed"}
+
+
+def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path):
+    folder = tmp_path / "sweep"
+    words = ["-m", "target=Smiling,Male,Young,Bangs,Bald,Blurry", "num_steps=20", "num_images=4", "judge=none"]
+    words += ["hydra.launcher.max_rows=4", "trainer=cpu"]
+    command = [sys.executable, "scripts/steer.py", *words]
+    with subprocess.Popen([*command, f"hydra.sweep.dir={folder}"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while not list(folder.glob("*/metrics.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    before = {path: path.read_bytes() for path in folder.glob("*/metrics.json")}
+    assert 1 <= len(before) < 6
+    written = {path: path.stat().st_mtime_ns for path in before}
+    ended = script("steer", *words, f"resume={folder}")
+    assert ended.returncode == 0, ended.stderr
+    rows = jobs_of(folder)
+    assert [row["state"] for row in rows] == ["completed"] * 6
+    assert [row["target"] for row in rows] == ["Smiling", "Male", "Young", "Bangs", "Bald", "Blurry"]
+    done = [path for path, state in written.items() if path.stat().st_mtime_ns == state]
+    assert len(done) >= len(before) - 1  # the one that the kill interrupted may have had its metrics already
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["target=Male,Young", "seed=4"], "is no job of this command"),
+        (["target=Male"], "is no job of this command"),
+    ],
+)
+def test_a_sweep_is_resumed_with_its_own_words_only(command, words, said):
+    folder = command("steer", "target=Male,Young", *QUICK, sweep=True).folder
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    ended = command("steer", *words, *QUICK, f"resume={folder}", sweep=True)
+    assert ended.code == 1
+    assert said in ended.err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
+
+
+def test_what_cannot_be_resumed_is_named(command, tmp_path):
+    ended = command("steer", f"resume={tmp_path}", *QUICK, sweep=True)
+    assert "has no multirun.yaml" in ended.err.splitlines()[-1]
+    folder = command("steer", "target=Male,Young", *QUICK, sweep=True).folder
+    ended = command("steer", f"resume={folder}", *QUICK)
+    assert ended.code == 1
+    assert "add -m" in ended.err.splitlines()[-1]
+
+
+def test_two_ranks_steer_as_one(command, tmp_path):
+    words = [*GOLDEN_NETWORKS, "experiment=tutorial", "target=Smiling,Bangs", "num_images=3", "num_steps=3"]
+    words += ["trainer.precision=64-true", "hydra.launcher.max_rows=3"]
+    one = command("steer", *words, "trainer=cpu", sweep=True)
+    assert one.code == 0, one.err
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.sweep.dir={tmp_path / 'two'}")
+    ended = script("steer", "-m", *words, *two)
+    assert ended.returncode == 0, ended.stderr
+    jobs = [sorted(folder.glob("*/history.safetensors")) for folder in (one.folder, tmp_path / "two")]
+    assert [len(paths) for paths in jobs] == [2, 2]
+    for one, two in zip(*jobs, strict=True):
+        for name, tensor in history_of(one.parent).items():
+            torch.testing.assert_close(history_of(two.parent)[name], tensor, rtol=0, atol=1e-9)
+
+
+def test_training_jobs_are_processes_of_their_own(tmp_path):
+    folder = tmp_path / "sweep"
+    data = (f"data.root={tmp_path}", "data.num_train=64", "data.num_val=16", "data.num_test=16", "data.batch_size=16")
+    words = ("-m", "max_images=320,0", "classifier.network.hidden_dim=4", "trainer=cpu", *data)
+    ended = script("train_classifier", *words, "hydra.launcher.num_parallel=2", f"hydra.sweep.dir={folder}")
+    assert ended.returncode == 1
+    rows = jobs_of(folder)
+    assert [row["state"] for row in rows] == ["completed", "failed"]
+    assert "max_images=0" in ended.stderr.splitlines()[-1]
+    assert (folder / rows[0]["job"] / "classifier.safetensors").is_file()
+    assert "Testing" in (folder / rows[0]["job"] / "output.log").read_text()
+    again = script("train_classifier", *words, f"resume={folder}")
+    assert "max_images=0" in again.stderr.splitlines()[-1]
+    assert float(rows[0]["seconds"]) == float(jobs_of(folder)[0]["seconds"])  # it was not run again
+
+
+def test_a_process_that_is_killed_is_a_failed_job(tmp_path):
+    program = tmp_path / "train_gan.py"
+    program.write_text(
+        "import os, sys\n"
+        "from types import SimpleNamespace\n"
+        "from zsteer.app.commands import train_gan\n"
+        "from zsteer.gan import training\n"
+        "done = SimpleNamespace(metrics={}, report=str)\n"
+        "training.train = lambda cfg, folder: os.kill(os.getpid(), 9) if cfg.seed else done\n"
+        "train_gan()\n"
+    )
+    folder = tmp_path / "sweep"
+    words = [str(program), "-m", "seed=1,0", f"data.root={tmp_path}", f"hydra.sweep.dir={folder}"]
+    words += ["hydra.launcher.num_parallel=2"]
+    ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 1
+    assert [row["state"] for row in jobs_of(folder)] == ["failed", "completed"]
+    assert "was ended by signal 9" in ended.stderr.splitlines()[-1]
+
+
+def test_optuna_gets_the_objective_of_each_trial(tmp_path):
+    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", *QUICK[:2])
+    space = ("objective=gain_judge", "hydra.sweeper.direction=maximize", "penalty_weight=interval(0.0,1.0)")
+    ended = script("steer", *words, *space, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert ended.returncode == 0, ended.stderr
+    best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
+    gains = [float(row["gain_judge"]) for row in jobs_of(tmp_path / "sweep")]
+    assert len(gains) == 4
+    assert best.best_value == pytest.approx(max(gains))
+
+
+def test_a_sweep_runs_on_submitits_local_executor(tmp_path):
+    folder = tmp_path / "sweep"
+    words = ("-m", "hydra/launcher=submitit_local", "target=Smiling,Smilling", *QUICK)
+    ended = script("steer", *words, f"hydra.sweep.dir={folder}")
+    assert ended.returncode == 1
+    assert [row["state"] for row in jobs_of(folder)] == ["completed", "failed"]
+    assert "did you mean 'Smiling'" in ended.stderr.splitlines()[-1]
+
+
+def test_the_slurm_launcher_composes():
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        cfg = loader.load_configuration("steer", ["hydra/launcher=slurm"], run_mode=RunMode.MULTIRUN)
+    assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert (cfg.hydra.launcher.gpus_per_node, cfg.hydra.launcher.array_parallelism) == (1, 32)
+
+
+@pytest.mark.parametrize("objective", ["gain", "gain_judge"])
+def test_an_objective_that_is_not_known_is_refused(command, objective):
+    ended = command("steer", *QUICK, f"objective={objective}")  # without a judge its gain is null
+    assert ended.code == 1
+    assert f"objective={objective} must be one of the job's figures" in ended.err.splitlines()[-1]

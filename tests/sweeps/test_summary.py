@@ -1,0 +1,133 @@
+"""Sweeps: every job runs whatever becomes of the others, and the folder ends in one table and one picture."""
+
+import csv
+import json
+import sys
+
+import pytest
+
+from zsteer.steering.session import Session
+from zsteer.sweeps.summary import lines_of, read_jobs, summarize
+
+GRID = ("target=Smiling,Eyeglasses", "penalty_weight=0,0.1", "num_steps=1", "num_images=2")
+
+
+def table(folder):
+    with (folder / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_has_a_row_and_a_readable_folder_for_each_job(command):
+    ended = command("steer", *GRID, sweep=True)
+    assert ended.code == 0, ended.err
+    rows = table(ended.folder)
+    assert [(row["target"], float(row["penalty_weight"])) for row in rows] == [
+        *(("Smiling", 0.0), ("Smiling", 0.1), ("Eyeglasses", 0.0), ("Eyeglasses", 0.1))
+    ]
+    for number, row in enumerate(rows):
+        assert row["state"] == "completed"
+        assert row["job"].startswith(f"{number}_target-{row['target']}")
+        assert not set(row["job"]) & set("=,[]{} ")
+        metrics = json.loads((ended.folder / row["job"] / "metrics.json").read_text())
+        assert float(row["gain_judge"]) == metrics["gain_judge"]
+    assert (ended.folder / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_failing_job_takes_no_other_with_it_and_every_failure_is_listed(command):
+    ended = command("steer", "num_steps=1,0", "num_images=1,0", "judge=none", sweep=True)
+    assert ended.code != 0
+    assert [row["state"] for row in table(ended.folder)] == ["completed", "failed", "failed", "failed"]
+    reasons = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert len(reasons) == 3
+    assert "Traceback" not in ended.err
+    assert "num_images=0" in table(ended.folder)[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["penalty_wieght=0,1"], "penalty_wieght"),
+        (["seed=0,1", "hydra.launcher.max_rows=0"], "hydra.launcher.max_rows=0 must be a whole number, 1 or more"),
+    ],
+)
+def test_a_sweep_that_gets_to_no_job_says_why(command, words, said):
+    ended = command("steer", *words, sweep=True)
+    assert ended.code == 1
+    assert said in ended.err.splitlines()[-1]
+
+
+def test_a_sweep_into_a_folder_that_cannot_be_written_names_it(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = command("steer", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'file' / 'sweep'}", sweep=True)
+    assert ended.code == 1
+    assert f"hydra.sweep.dir: cannot write {tmp_path / 'file'}" in ended.err.splitlines()[-1]
+
+
+def test_an_interrupted_batch_has_failed(command, monkeypatch):
+    def interrupted(*_, **__):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setattr(Session, "steer", interrupted)
+    ended = command("steer", *GRID, sweep=True)
+    assert ended.code == 1
+    assert [(row["state"], row["error"]) for row in table(ended.folder)] == [("failed", "interrupted")] * 4
+    assert "interrupted" in ended.err.splitlines()[-1]
+
+
+def test_a_line_of_the_pictures_is_of_jobs_that_differ_in_the_penalty_alone(command):
+    words = ("seed=0,1", "penalty_weight=0,0.1", "method=ascent,penalty", "num_steps=1", "num_images=2")
+    folder = command("steer", *words, sweep=True).folder
+    lines = lines_of(folder, read_jobs(folder))
+    named = [f"add Smiling, {method}, seed={seed}" for seed in (0, 1) for method in ("ascent", "penalty")]
+    assert sorted(lines) == sorted(named)
+    assert all([row["penalty_weight"] for row in rows] == [0, 0.1] for rows in lines.values())
+    for history in folder.rglob("history.safetensors"):
+        history.unlink()
+    assert command("summarize", f"sweep={folder}").code == 0
+
+
+def test_a_search_is_one_line(tmp_path):
+    for number, weight in enumerate((0.11, 0.37)):
+        job = tmp_path / f"{number}_job" / ".hydra"
+        job.mkdir(parents=True)
+        (job / "overrides.yaml").write_text(f"[penalty_weight={weight}, step_size={weight + 1}]")
+        (job.parent / "status.json").write_text('{"state": "completed", "seconds": 1}')
+        settings = {"edit": "add", "target": "Smiling", "method": "ascent", "penalty_weight": weight}
+        (job.parent / "metrics.json").write_text(json.dumps(settings))
+    assert list(lines_of(tmp_path, read_jobs(tmp_path))) == ["add Smiling, ascent"]
+
+
+def test_summarize_makes_the_same_again_from_the_folders(command):
+    folder = command("steer", *GRID, sweep=True).folder
+    before = (folder / "sweep.csv").read_bytes()
+    (folder / "sweep.csv").unlink()
+    (folder / "frontier.png").unlink()
+    assert command("summarize", f"sweep={folder}").code == 0
+    assert (folder / "sweep.csv").read_bytes() == before
+    assert (folder / "frontier.png").is_file()
+
+
+def test_jobs_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (0, 2, 10, 1):
+        job = tmp_path / f"{number}_seed-{number}"
+        job.mkdir()
+        (job / "status.json").write_text('{"state": "completed", "seconds": 1}')
+    assert summarize(tmp_path).metrics == {"completed": 4}
+    assert [row["job"].partition("_")[0] for row in table(tmp_path)] == ["0", "1", "2", "10"]
+
+
+def test_a_folder_without_jobs_is_refused(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    ended = command("summarize", f"sweep={tmp_path / 'empty'}")
+    assert ended.code != 0
+    assert "holds no job" in ended.err.splitlines()[-1]
+
+
+def test_hydras_own_launcher_is_refused_several_devices(command):
+    words = ("seed=0,1", "trainer=ddp", "trainer.devices=2", "hydra/launcher=basic")
+    ended = command("train_gan", *words, sweep=True)
+    assert ended.code != 0
+    assert "trainer.devices=2 must be 1 in a sweep by hydra/launcher=basic" in ended.err
