@@ -1,4 +1,4 @@
-"""What is used of Hydra beyond its documented interface does what it is used for; to be run with its next release too."""
+"""What is used of Hydra beyond its documented interface does what it is used for; run it with its next release too."""
 
 import sys
 

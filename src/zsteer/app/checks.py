@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from zsteer.data import attributes
-from zsteer.data.store import SPLITS
+from zsteer.data.store import SPLIT_CHOICES
 from zsteer.files import read_sidecar
 from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_number, whole_number
 
@@ -178,10 +178,11 @@ def evaluate(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     choice(cfg.what, "what", ("classifier", "judge", "generator"))
-    choice(cfg.split, "split", (*SPLITS, "all"))
+    choice(cfg.split, "split", SPLIT_CHOICES)
     if cfg.inception is not None:
         existing_file(cfg.inception, "inception")
-    needed(cfg, f"what={cfg.what}", *(("generator", "judge") if cfg.what == "generator" else (cfg.what,)))
+    roles = ["generator", "judge"] if cfg.what == "generator" else [cfg.what]
+    needed(cfg, f"what={cfg.what}", roles)
 
 
 def directions(cfg: DictConfig) -> None:
@@ -190,7 +191,7 @@ def directions(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    needed(cfg, "naming directions", *NETWORKS)
+    needed(cfg, "naming directions", NETWORKS)
 
 
 def compare(cfg: DictConfig) -> None:
@@ -199,10 +200,10 @@ def compare(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    choice(cfg.split, "split", (*SPLITS, "all"))
+    choice(cfg.split, "split", SPLIT_CHOICES)
     whole_number(cfg.num_images, "num_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
-    needed(cfg, "a comparison", *NETWORKS)
+    needed(cfg, "a comparison", NETWORKS)
     for key, kind in (("contenders", DictConfig), ("targets", ListConfig)):
         if not cfg[key] or not isinstance(cfg[key], kind):
             example = "targets=[Smiling,Bangs]" if key == "targets" else "experiment=methods"
@@ -230,7 +231,7 @@ def summarize(cfg: DictConfig) -> None:
         raise ValueError(f"sweep={cfg.sweep} must be a sweep's folder")
 
 
-def needed(cfg: DictConfig, by: str, *roles: str) -> None:
+def needed(cfg: DictConfig, by: str, roles: Sequence[str]) -> None:
     """Networks that an evaluation cannot do without; a generator's noise must be all noise."""
     for role in roles:
         network(cfg, role)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from zsteer.data.attributes import CELEBA, LABEL_QUALITY, find, resolve
 from zsteer.data.celeba import celeba_store
-from zsteer.data.store import SPLITS, TRAIN, ImageStore
+from zsteer.data.store import SPLIT_CHOICES, SPLITS, TRAIN, ImageStore
 from zsteer.data.streams import Batches, SequentialBatches, TrainingStream, random_source, share
 from zsteer.settings import choice, whole_number
 
@@ -214,7 +214,7 @@ class FaceData(LightningDataModule):
         return self._loader(SequentialBatches(indices, batch_size))
 
     def _of_split(self, split: str) -> np.ndarray:
-        choice(split, "split", (*SPLITS, "all"))
+        choice(split, "split", SPLIT_CHOICES)
         indices = np.arange(len(self.store)) if split == "all" else self.store.indices(SPLITS.index(split))
         if not len(indices):
             raise ValueError(f"the data have no {split} images, which are needed here; prepare some")

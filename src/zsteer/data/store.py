@@ -19,6 +19,7 @@ from zsteer.files import write_json
 
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
+SPLIT_CHOICES = (*SPLITS, "all")  # what a key that names a split can be
 
 # Images that are made, and recorded as made, at a time.
 _CHUNK = 256

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from zsteer.data.store import SPLITS
+from zsteer.data.store import SPLIT_CHOICES
 from zsteer.gan.fidelity import (
     BATCH_SIZE,
     NUM_NEIGHBOURS,
@@ -139,7 +139,7 @@ class FidelityScores(EveryImages):
     ):
         super().__init__(every_images, first_at=every_images, key="scores.every_images")
         whole_number(num_samples, "scores.num_samples", NUM_NEIGHBOURS + 1)
-        choice(split, "scores.split", (*SPLITS, "all"))
+        choice(split, "scores.split", SPLIT_CHOICES)
         if inception is not None:
             existing_file(inception, "scores.inception")
         self.judge, self.inception, self.split = judge, inception, split

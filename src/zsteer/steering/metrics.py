@@ -7,6 +7,7 @@ what was asked for is positive. An attribute is present where its logit is above
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float
@@ -46,7 +47,8 @@ def gain(scored: Scored, target: str, sign: float) -> float:
 
 def agreement(classifier: Scored, judge: Scored, target: str) -> float:
     """ρ: the correlation of two classifiers' target logits over the same unsteered samples; 0 if one is constant."""
-    return correlation(*(scored.reference[:, attributes.find(target, scored.names)] for scored in (classifier, judge)))
+    one, other = (scored.reference[:, attributes.find(target, scored.names)] for scored in (classifier, judge))
+    return correlation(one, other)
 
 
 def correlation(one: Float[Tensor, " samples"], other: Float[Tensor, " samples"]) -> float:
@@ -104,36 +106,45 @@ def noise_norm_percentile(noise: Float[Tensor, "n z_dim"]) -> float:
     return 100 * torch.special.gammainc(half_dim, noise.square().sum(dim=1) / 2).mean().item()
 
 
+class Judged(TypedDict):
+    """The figures of a run that need a judge, in the order in which they are reported."""
+
+    gain_judge: float | None
+    agreement: float | None
+    hacking_gap: float | None
+    attribute_dependency: float | None
+    attribute_dependency_max: float | None
+    attribute_dependency_all: float | None
+    success_rate: float | None
+    preservation_rate: float | None
+
+
+def judged_figures(target: str, sign: float, classifier: Scored, judge: Scored) -> Judged:
+    """What a judge says of a run."""
+    effects = side_effects(judge, others_of(target, judge.names))
+    all_effects = side_effects(judge, others_of(target, judge.names, entailed=True))
+    rho, confirmed = agreement(classifier, judge, target), gain(judge, target, sign)
+    return Judged(
+        gain_judge=confirmed,
+        agreement=rho,
+        hacking_gap=rho * gain(classifier, target, sign) - confirmed,
+        attribute_dependency=mean_known(effects.values()),
+        attribute_dependency_max=max(effects.values(), default=None),
+        attribute_dependency_all=mean_known(all_effects.values()),
+        success_rate=success_rate(judge, target, sign),
+        preservation_rate=preservation_rate(judge, list(effects)),
+    )
+
+
 def figures(
     target: str, sign: float, noise: Float[Tensor, "n z_dim"], classifier: Scored, judge: Scored | None
 ) -> dict[str, float | None]:
     """Every figure of a run, in the order in which it is reported; those that need a judge are None without one."""
-    judged: dict[str, float | None] = dict.fromkeys(JUDGED)
-    seen = gain(classifier, target, sign)
+    judged = dict.fromkeys(Judged.__annotations__)
     if judge is not None:
-        effects = side_effects(judge, others_of(target, judge.names))
-        all_effects = side_effects(judge, others_of(target, judge.names, entailed=True))
-        rho, confirmed = agreement(classifier, judge, target), gain(judge, target, sign)
-        judged = {
-            "gain_judge": confirmed,
-            "agreement": rho,
-            "hacking_gap": rho * seen - confirmed,
-            "attribute_dependency": mean_known(effects.values()),
-            "attribute_dependency_max": max(effects.values(), default=None),
-            "attribute_dependency_all": mean_known(all_effects.values()),
-            "success_rate": success_rate(judge, target, sign),
-            "preservation_rate": preservation_rate(judge, list(effects)),
-        }
-    return {"gain_classifier": seen, **judged, "noise_norm_percentile": noise_norm_percentile(noise)}
-
-
-JUDGED = (
-    "gain_judge",
-    "agreement",
-    "hacking_gap",
-    "attribute_dependency",
-    "attribute_dependency_max",
-    "attribute_dependency_all",
-    "success_rate",
-    "preservation_rate",
-)
+        judged |= judged_figures(target, sign, classifier, judge)
+    return {
+        "gain_classifier": gain(classifier, target, sign),
+        **judged,
+        "noise_norm_percentile": noise_norm_percentile(noise),
+    }

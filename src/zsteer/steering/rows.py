@@ -30,13 +30,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.target)
 
+    def _columns(self) -> dict[str, Tensor]:
+        return {column.name: getattr(self, column.name) for column in fields(self)}
+
     def __getitem__(self, which: slice | Tensor) -> "Rows":
-        return Rows(*(getattr(self, column.name)[which] for column in fields(self)))
+        return Rows(**{name: column[which] for name, column in self._columns().items()})
 
     @classmethod
     def joined(cls, jobs: Sequence["Rows"]) -> "Rows":
         """The rows of several jobs, one job after the other."""
-        return cls(*(torch.cat([getattr(rows, column.name) for rows in jobs]) for column in fields(cls)))
+        columns = [rows._columns() for rows in jobs]
+        return cls(**{name: torch.cat([own[name] for own in columns]) for name in columns[0]})
 
     @classmethod
     def of_job(
@@ -69,8 +73,13 @@ class Rows:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Rows":
         """The same rows on a device, their real numbers as `dtype`."""
-        columns = (getattr(self, column.name) for column in fields(self))
-        return Rows(*(column.to(device, dtype if column.is_floating_point() else None) for column in columns))
+        columns = self._columns()
+        return Rows(
+            **{
+                name: column.to(device, dtype if column.is_floating_point() else None)
+                for name, column in columns.items()
+            }
+        )
 
     def at(self, progress: float) -> "Rows":
         """The same rows with the step size of a moment between the first step (0) and the last (1)."""

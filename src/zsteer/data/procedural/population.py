@@ -22,11 +22,13 @@ from zsteer.settings import choice
 #   light        -1 (from the picture's left) to 1 (from its right)
 FACTORS = ("age", "hair_length", "yaw", "pitch", "smile", "light")
 # What else distinguishes people: uniform numbers in [0, 1).
-STYLE = (
-    *("age", "hair_length", "yaw", "pitch", "smile", "light", "shift_x", "shift_y", "scale", "roll"),
-    *("skin", "jaw", "iris", "gaze", "eyes", "brows", "nose", "lips", "mouth", "blotches", "crooked"),
-    *("hair", "hair_phase", "hairline", "background", "background_tone", "background_x", "background_y"),
-    *("clothes", "clothes_tone", "makeup", "lipstick", "glasses", "hat", "metal", "tie"),
+STYLE = tuple(
+    (
+        "age hair_length yaw pitch smile light shift_x shift_y scale roll "
+        "skin jaw iris gaze eyes brows nose lips mouth blotches crooked "
+        "hair hair_phase hairline background background_tone background_x background_y "
+        "clothes clothes_tone makeup lipstick glasses hat metal tie"
+    ).split()
 )
 CORRELATIONS = ("celeba", "none")  # CelebA's main dependencies between attributes, or none
 
