@@ -44,8 +44,15 @@ class Step:
 class Method(Protocol):
     """A steering algorithm. The optimizer climbs `direction`; a row's step is its step size times the optimizer's."""
 
-    name: str
-    optimizer: OptimizerFactory
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ...
+
+    @property
+    def optimizer(self) -> OptimizerFactory:
+        """What takes the step, at a learning rate of 1."""
+        ...
 
     def move(self, step: Step) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows z_dim"]]:
         """The score that each row climbs, and the direction of its step."""
