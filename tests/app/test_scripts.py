@@ -8,10 +8,10 @@ import sys
 import time
 import urllib.request
 import zipfile
-from contextlib import contextmanager
 
 import pytest
 from places import ROOT
+from served import tensorboard
 
 OWN_NETWORKS = '''
 import torch
@@ -113,24 +113,6 @@ def test_the_wheel_carries_everything_and_runs_from_another_folder(tmp_path):
     )
     assert ended.stdout.splitlines()[0] == str(tmp_path / "site" / "zsteer" / "configs")
     assert len(list(elsewhere.glob("outputs/steer/*/metrics.json"))) == 1
-
-
-@contextmanager
-def tensorboard(folder, log):
-    """A TensorBoard of our own on a free port of this machine: its address."""
-    program = (sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", "0", "--load_fast", "false")
-    program += ("--samples_per_plugin", "images=1000")  # as the README says: 0, which once meant all, now means none
-    with log.open("w") as file, subprocess.Popen([str(word) for word in program], stdout=file, stderr=file) as process:
-        try:
-            for _ in range(600):
-                if found := re.search(r"http://localhost:\d+", log.read_text()):
-                    break
-                time.sleep(0.1)
-            else:
-                pytest.fail(log.read_text())
-            yield found.group()
-        finally:
-            process.terminate()
 
 
 def fetch(address, **content):

@@ -6,8 +6,8 @@ import time
 import urllib.request
 
 import pytest
-from app.test_scripts import tensorboard
 from places import GOLDEN_NETWORKS
+from served import tensorboard
 
 from zsteer.data.attributes import CELEBA
 

@@ -474,3 +474,43 @@ def test_what_is_no_checkpoint_of_this_training_is_refused(run, tmp_path, conten
 def test_logits_and_targets_that_differ_in_number_are_named(run):
     with pytest.raises(ValueError, match=r"classifier.network gives \[2, 40\] for 2 images.* 1 names"):
         run("train_classifier", *CLASSIFIER, "data.attributes=[Smiling]")
+
+
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_a_run_goes_on_in_batches_of_another_size_to_as_many_images(run, gan, batch_size):
+    path = gan[1] / "checkpoints" / "last.ckpt"
+    more = ("max_images=128", f"data.batch_size={batch_size}", f"ckpt_path={path}")
+    figures, folder, _ = run("train_gan", *GAN, *more)
+    assert figures["num_images"] == 128
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["progress"] == {"num_images": 128, "num_iterations": 4 + 64 // batch_size}
+    one, other = (load_file(place / "generator.safetensors")["gen.0.0.weight"] for place in (gan[1], folder))
+    assert not torch.equal(one, other)
+
+
+def test_fewer_images_than_were_trained_on_are_refused(run, gan):
+    with pytest.raises(ValueError, match="max_images=32 must be at least 64, what ckpt_path was trained on"):
+        run("train_gan", *GAN, "max_images=32", f"ckpt_path={gan[1] / 'checkpoints' / 'last.ckpt'}")
+
+
+def test_a_resumed_runs_optimizers_work_by_its_own_config(run, gan):
+    path = gan[1] / "checkpoints" / "last.ckpt"
+    still = ("gan.optimizer_g.lr=0.0", "gan.optimizer_d.lr=1e-3", "gan.optimizer_d.betas=[0.0,0.5]")
+    _, folder, cfg = run("train_gan", *GAN, "max_images=128", f"ckpt_path={path}", *still)
+    states = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    groups = [state["param_groups"][0] for state in states["optimizer_states"]]
+    assert [(group["lr"], tuple(group["betas"])) for group in groups] == [(0.0, (0.5, 0.99)), (1e-3, (0.0, 0.5))]
+    before = torch.load(path, weights_only=True)["state_dict"]["generator.gen.0.0.weight"]
+    assert torch.equal(states["state_dict"]["generator.gen.0.0.weight"], before)
+    with pytest.raises(ValueError, match="ckpt_path was trained by Adam, Adam, which cannot become SGD, Adam"):
+        own = ["+gan.optimizer_d={_target_: torch.optim.Adam, _partial_: true, lr: 0.1}"]
+        sgd = ["+gan.optimizer_g={_target_: torch.optim.SGD, _partial_: true, lr: 0.1}"]
+        run("train_gan", *GAN, "~gan.optimizer_g", "~gan.optimizer_d", *own, *sgd, f"ckpt_path={path}")
+
+
+def test_figures_say_how_many_images_were_trained_on_not_how_many_were_asked_for(run):
+    figures, folder, _ = run("train_classifier", *CLASSIFIER, "max_images=10")
+    assert figures["num_images"] == 16  # a whole batch
+    figures, folder, _ = run("train_classifier", *CLASSIFIER, "max_images=64", "+trainer.max_steps=2")
+    assert figures["num_images"] == 32
+    assert json.loads((folder / "classifier.json").read_text())["figures"]["num_images"] == 32

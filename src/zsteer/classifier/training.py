@@ -31,7 +31,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     trained = Trained(
         "classifier",
         module.network.eval(),
-        metrics={"num_images": cfg.max_images, **figures},
+        metrics={"num_images": data.num_images, **figures},
         config=config,
         details={"attributes": module.figures, "scales": data.scales},
     )

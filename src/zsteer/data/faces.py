@@ -96,7 +96,9 @@ class FaceData(LightningDataModule):
         self.num_workers = num_workers
         self._store: ImageStore | None = None
         self._held: Batches | None = None
-        self.start = self._transferred = 0  # batches of the stream that an earlier run has used
+        # What an earlier run has used: batches of the stream, images in them, and those of them that were trained on.
+        self.start = self.drawn = self.counted = 0
+        self._transferred = 0
 
     def open_store(self) -> ImageStore:
         """Open the store, making it if need be; subclasses say how."""
@@ -161,14 +163,23 @@ class FaceData(LightningDataModule):
 
     @property
     def num_batches(self) -> int:
-        """The length of the training stream, on every process.
+        """The length of the training stream with what an earlier run has used of it, on every process.
 
         Raises:
             ValueError: nobody said how many images.
         """
         if self.max_images is None:
             raise ValueError("max_images=null must be a whole number, 1 or more, where something is trained")
-        return math.ceil(self.max_images / (self.batch_size * (self.batches_per_step - self.extra_batches)))
+        return self.start + max(0, math.ceil((self.max_images - self.counted) / self._counted_per_step))
+
+    @property
+    def _counted_per_step(self) -> int:
+        return self.batch_size * (self.batches_per_step - self.extra_batches)
+
+    @property
+    def num_images(self) -> int:
+        """How many images have been trained on, as `max_images` counts them."""
+        return self.counted + (self._transferred - self.start) * self._counted_per_step
 
     @property
     def position(self) -> int:
@@ -190,8 +201,19 @@ class FaceData(LightningDataModule):
         if self.batch_size > len(indices):
             raise ValueError(f"data.batch_size={self.batch_size} must be at most {len(indices)}, all training images")
         self._transferred = self.start
-        place = (*self._rank(), self.start, self.batches_per_step)
-        return self._loader(TrainingStream(indices, self.batch_size, self.num_batches, self.seed, *place))
+        rank, world_size = self._rank()
+        stream = TrainingStream(
+            indices,
+            self.batch_size,
+            self.num_batches,
+            self.seed,
+            rank,
+            world_size,
+            start=self.start,
+            parts=self.batches_per_step,
+            drawn=self.drawn,
+        )
+        return self._loader(stream)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(SequentialBatches(self._of_split("val"), self.batch_size, *self._rank()))
@@ -221,11 +243,21 @@ class FaceData(LightningDataModule):
         return indices
 
     def state_dict(self) -> dict[str, int]:
-        """Where the training stream goes on, so that a resumed run takes the next batch."""
-        return {"start": self.position}
+        """Where the training stream goes on, so that a resumed run takes the next images, in whatever batches."""
+        drawn = self.drawn + (self._transferred - self.start) * self.batches_per_step * self.batch_size
+        return {"start": self.position, "drawn": drawn, "counted": self.num_images}
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """
+        Raises:
+            ValueError: `max_images` is less than what was trained on.
+        """
         self.start = self._transferred = int(state_dict["start"])
+        self.drawn, self.counted = int(state_dict["drawn"]), int(state_dict["counted"])
+        if self.max_images is not None and self.counted >= self.max_images + self._counted_per_step:
+            raise ValueError(
+                f"max_images={self.max_images} must be at least {self.counted}, what ckpt_path was trained on"
+            )
 
     def on_after_batch_transfer(self, batch: Sequence[Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         images, targets = batch

@@ -28,9 +28,12 @@ class TrainingStream(Sampler[np.ndarray]):
 
     Batch i is the positions [i k B, (i + 1) k B) of that stream, whatever the number of processes; of each of its k
     parts rank r of w takes the r-th of w equal shares. So it depends on nothing but (seed, i, r, w), and `start`
-    continues a stream anywhere.
+    continues a stream anywhere, with batches of another size too.
 
     Args:
+        num_batches: with those before `start`.
+        start: batches that an earlier run has taken, and `drawn` the images that were in them; by default batches of
+            the present size.
         parts: k, how many times B images a training step uses, one after another.
 
     Raises:
@@ -47,6 +50,7 @@ class TrainingStream(Sampler[np.ndarray]):
         world_size: int = 1,
         start: int = 0,
         parts: int = 1,
+        drawn: int | None = None,
     ):
         if batch_size % world_size:
             raise ValueError(
@@ -55,6 +59,7 @@ class TrainingStream(Sampler[np.ndarray]):
             )
         self.indices, self.batch_size, self.num_batches, self.seed = indices, batch_size, num_batches, seed
         self.rank, self.world_size, self.start, self.parts = rank, world_size, start, parts
+        self.drawn = start * parts * batch_size if drawn is None else drawn
 
     def __len__(self) -> int:
         return self.num_batches  # with those before `start`: Lightning, resuming, counts them as fetched
@@ -64,7 +69,8 @@ class TrainingStream(Sampler[np.ndarray]):
 
     def batch(self, iteration: int) -> np.ndarray:
         """This rank's indices [parts · batch_size / world_size] of one batch."""
-        first, num = iteration * self.parts * self.batch_size, self.parts * self.batch_size
+        num = self.parts * self.batch_size
+        first = self.drawn + (iteration - self.start) * num
         own = share(torch.arange(first, first + num), self.parts, self.rank, self.world_size).numpy()
         passes, positions = np.divmod(own, len(self.indices))
         orders = [permutation(len(self.indices), self.seed, int(p))[positions[passes == p]] for p in np.unique(passes)]

@@ -63,6 +63,50 @@ class LastCheckpoint(Callback):
             trainer.save_checkpoint(self.path)  # takes part in gathering the state; only the main process writes
 
 
+class ConfiguredOptimizers(Callback):
+    """Have the optimizers of a resumed run work by this run's config, where the checkpoint's settings were others.
+
+    What a scheduler moves stays where it left it.
+    """
+
+    # What a scheduler of torch's sets at each step.
+    SCHEDULED = frozenset({"lr", "betas", "momentum"})
+
+    def __init__(self) -> None:
+        self.saved: list[str] = []  # names of the checkpoint's optimizers
+        self.names: list[str] = []
+        self.settings: list[list[dict[str, Any]]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before Lightning restores their state.
+
+        Raises:
+            ValueError: they are others than the checkpoint's.
+        """
+        self.names = [type(optimizer).__name__ for optimizer in trainer.optimizers]
+        if self.saved and self.saved != self.names:
+            raise ValueError(
+                f"ckpt_path was trained by {', '.join(self.saved)}, which cannot become {', '.join(self.names)}; go on "
+                "with the same optimizers, or start from the weights by `checkpoint`"
+            )
+        self.settings = [
+            [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            for optimizer in trainer.optimizers
+        ]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        kept = self.SCHEDULED if trainer.lr_scheduler_configs else frozenset()
+        for optimizer, groups in zip(trainer.optimizers, self.settings, strict=True):
+            for group, settings in zip(optimizer.param_groups, groups, strict=True):
+                group.update({key: value for key, value in settings.items() if key not in kept})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizers": self.names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.saved = state_dict["optimizers"]
+
+
 class SeededSteps(Callback):
     """Make torch's random numbers a function of the seed, the rank and the batch, so that a resumed run draws the same.
 

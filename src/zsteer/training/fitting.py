@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from zsteer.networks.checkpoints import check_same, read
-from zsteer.training.callbacks import LastCheckpoint, SeededSteps
+from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps
 
 
 def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended_epochs: int = 0) -> Trainer:
@@ -23,7 +23,7 @@ def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended
         folder: where events and checkpoints go; null for none.
         ended_epochs: runs that the checkpoint to go on from has ended. To Lightning, what is left is another epoch.
     """
-    kept: list[Callback] = [SeededSteps(cfg.seed)]
+    kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers()]
     if folder is not None:
         kept.insert(0, LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.checkpoint_minutes))
     return instantiate(

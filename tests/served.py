@@ -1,0 +1,26 @@
+"""TensorBoard as a page of this machine, for tests that look at it."""
+
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+
+@contextmanager
+def tensorboard(folder, log):
+    """A TensorBoard of our own on a free port of this machine: its address."""
+    program = (sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", "0", "--load_fast", "false")
+    program += ("--samples_per_plugin", "images=1000")  # as the README says: 0, which once meant all, now means none
+    with log.open("w") as file, subprocess.Popen([str(word) for word in program], stdout=file, stderr=file) as process:
+        try:
+            for _ in range(600):
+                if found := re.search(r"http://localhost:\d+", log.read_text()):
+                    yield found.group()
+                    return
+                time.sleep(0.1)
+            pytest.fail(log.read_text())
+        finally:
+            process.terminate()
