@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Not by way of `zsteer.sweeps.hydra_internals`: looking for plugins, Hydra runs this module anew, and a class that was
-# imported before it did is another one.
+# Imported here and not in `zsteer.sweeps.hydra_internals`, because Hydra runs this module of its own anew when it looks
+# for plugins: a class imported before that is another one.
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher

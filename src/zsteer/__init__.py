@@ -3,8 +3,9 @@
 Each command of the command line is a function here. All take the words that one would type after it, or settings by
 name, as in `steer("method=projected", target="Smiling", num_images=4)`. They give their result as an object, and raise
 ValueError or FileNotFoundError, with one line that names the setting, where something is wrong. `config_dir` is a
-folder with configs of your own, as after `--config-dir`. Files are written only where `folder` is given, and nothing of
-the caller's is changed: Hydra's state, random numbers, environment variables, warning filters.
+folder with configs of your own, as after `--config-dir`. A run's files are written only where `folder` is given (data
+sets have their store and reference logits their cache all the same), and nothing of the caller's is changed: Hydra's
+state, random numbers, environment variables, warning filters.
 """
 
 import random
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zsteer.data.faces import Prepared
     from zsteer.evaluation.comparison import Compared
     from zsteer.evaluation.directions import NamedDirections
     from zsteer.evaluation.results import Scores
     from zsteer.steering.results import Steered
+    from zsteer.sweeps.summary import Summary
     from zsteer.training.results import Trained
 
 __version__ = "0.1.0"
@@ -61,3 +64,13 @@ def compare(*words: str, config_dir: Folder = None, folder: Folder = None, **set
 def directions(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "NamedDirections":
     """Name a source's directions by what the judge sees them do."""
     return _call("directions", words, settings, config_dir, folder)
+
+
+def prepare_data(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Prepared":
+    """Convert a data set once into an image store."""
+    return _call("prepare_data", words, settings, config_dir, folder)
+
+
+def summarize(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Summary":
+    """A sweep's folder into one table and its pictures, which are written there."""
+    return _call("summarize", words, settings, config_dir, folder)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+BUNDLE = Path(__file__).parent / "bundle"  # the networks that the package ships
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:

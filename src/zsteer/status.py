@@ -1,10 +1,11 @@
 """How a run stands: its `status.json`, and what went wrong as one line."""
 
 import re
+import signal
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +14,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zsteer.files import is_main_process, write_json
 
-# What a user can put right: reported in a line, without a traceback on the screen.
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt)
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def terminate(*_: object) -> None:
+    """A handler of SIGTERM.
+
+    Raises:
+        Terminated: always.
+    """
+    raise Terminated
+
+
+# What a user can put right, or did: reported in a line, without a traceback on the screen.
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt, Terminated)
 
 
 @dataclass
@@ -48,7 +63,8 @@ def recorded(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         cause = interrupt_of(error)
-        write_failure(folder, cause, time.monotonic() - started)
+        with suppress(OSError):  # a full disk has no room for that either
+            write_failure(folder, cause, time.monotonic() - started)
         if cause is not error:
             raise cause from None
         raise
@@ -62,10 +78,19 @@ def interrupt_of(error: BaseException) -> BaseException:
     return error
 
 
+def exit_code(error: BaseException) -> int:
+    """What a shell gets of a command that ended so: 128 and the signal's number where one ended it, else 1."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return 128 + signal.SIGTERM if isinstance(error, Terminated | InterruptedError) else 1
+
+
 def describe(error: BaseException) -> str:
     """An error as one line, with what caused it where the error itself does not say."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, Terminated):
+        return "terminated"
     text, cause = str(error), error.__cause__
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
         # Classes check their own settings. Where their words name no key, Hydra's place in the config does.

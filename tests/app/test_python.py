@@ -123,6 +123,43 @@ def test_a_loop_draws_its_own_random_numbers():
         zsteer.steer(*STEER)
 
 
+def test_nothing_is_changed_by_a_call_that_fails(state, root):
+    torch.manual_seed(5)
+    before = state()
+    with pytest.raises(ValueError, match="test split has 3 images; FID and the like need more"):
+        zsteer.evaluate(root, *SMALL[:2], "data.num_test=3", what="generator", num_images=8)
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere has no meaning in a call from Python; .* folder="),
+        (["+hydra.sweep.dir=elsewhere"], "has no meaning in a call from Python"),
+        (["experiment=sweep_small"], "this preset is a sweep"),
+    ],
+)
+def test_words_about_folders_and_sweeps_are_for_the_command_line(words, said):
+    with pytest.raises(ValueError, match=said):
+        zsteer.steer(*words)
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="folder=.* cannot be written"):
+        zsteer.steer(*STEER, folder=tmp_path / "file" / "run")
+    with pytest.raises(FileNotFoundError, match="config_dir=.*: no such folder"):
+        zsteer.steer(*STEER, config_dir=tmp_path / "nowhere")
+
+
+def test_a_sweep_is_summarized(tmp_path):
+    for number, target in enumerate(["Smiling", "Male"]):
+        zsteer.steer(*STEER, target=target, folder=tmp_path / f"{number}_{target}")
+    summary = zsteer.summarize(sweep=tmp_path)
+    assert summary.metrics == {"completed": 2}
+    assert list(summary.table["target"]) == ["Smiling", "Male"]
+
+
 def test_it_works_within_an_application_of_hydras_and_under_inference_mode(tmp_path):
     (tmp_path / "theirs.yaml").write_text("a: 1")
     with initialize_config_dir(str(tmp_path), version_base="1.2"), torch.inference_mode():
@@ -199,6 +236,8 @@ def test_a_method_in_the_older_form_sets_steers_keys_itself(tmp_path):
         "it's, [this] {and}: 'that' = \\ x",
         "ends with \\",
         "a\\'b",
+        np.float32(0.5),
+        torch.tensor(3),
         "null",
         "",
         [1, "b c", None],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from zsteer.app.composition import compose
 from zsteer.data.attributes import CELEBA
 from zsteer.evaluation.figures import Comparison, figures
 from zsteer.evaluation.report import markdown, markdown_of_ends
-from zsteer.evaluation.trials import LEVELS, Trial, along, first_crossing, run_trial
+from zsteer.evaluation.trials import LEVELS, Trial, along, file_name, first_crossing, run_trial
 from zsteer.steering.reference import BUNDLED
 from zsteer.steering.session import Session
 
@@ -138,6 +139,13 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
     assert other.code == 0, other.err
     assert [path.stat().st_mtime_ns for path in trials] == written
     assert len(list((ended.folder / "trials").iterdir())) == 2 * len(trials)
+
+
+def test_a_trial_of_other_weights_is_not_taken_for_this_one():
+    job = compose("steer", ["target=Bangs"])
+    names = {file_name("mine", job, {"generator": digits}) for digits in ("0a", "0b")}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"mine_Bangs_[0-9a-f]{8}", name) for name in names)
 
 
 @pytest.mark.parametrize(

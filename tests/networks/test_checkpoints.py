@@ -2,8 +2,6 @@ import io
 import json
 import os
 import pickle
-import re
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -15,11 +13,9 @@ from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zsteer import files
-from zsteer.networks import checkpoints, fingerprints
+from zsteer.networks import checkpoints
 from zsteer.networks.checkpoints import load_weights, save_weights
 from zsteer.networks.dcgan import DCGANGenerator, Discriminator
-from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.tutorial import Classifier, Generator
 
 PUBLISHED = REAL / "pretrained_classifier.pth"
@@ -422,59 +418,3 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, trained, mon
     with pytest.raises(OSError, match="disk full"):
         save_weights(make(seed=9), tmp_path / "g.safetensors", {"version": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-@pytest.mark.parametrize("content", [{"a": float("nan")}, {"a": object()}])
-def test_json_that_cannot_be_written_leaves_no_file(content, tmp_path):
-    with pytest.raises((ValueError, TypeError)):
-        files.write_json(tmp_path / "a.json", content)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_file_is_not_there_before_it_is_whole(tmp_path):
-    with files.atomic_write(tmp_path / "a.txt") as temporary:
-        temporary.write_text("all")
-        assert not (tmp_path / "a.txt").exists()
-    assert (tmp_path / "a.txt").read_text() == "all"
-    assert os.stat(tmp_path / "a.txt").st_mode & 0o444 == 0o444
-
-
-def test_fingerprint_is_the_same_after_saving_and_loading(tmp_path, trained):
-    save_weights(trained, tmp_path / "g.safetensors", {})
-    assert fingerprint(load_weights(make(), tmp_path / "g.safetensors")) == fingerprint(trained)
-    assert re.fullmatch("[0-9a-f]{16}", fingerprint(trained))
-
-
-@pytest.mark.parametrize("name", ["gen.0.0.weight", "gen.4.0.bias", "gen.2.1.running_var"])
-def test_fingerprint_changes_with_every_tensor(name, trained):
-    before = fingerprint(trained)
-    trained.state_dict()[name].view(-1)[-1] += 1e-6
-    assert fingerprint(trained) != before
-
-
-def test_fingerprint_does_not_depend_on_memory_format(trained):
-    before = fingerprint(trained)
-    assert fingerprint(trained.to(memory_format=torch.channels_last)) == before
-
-
-def test_fingerprint_changes_with_the_structure_around_the_same_weights():
-    layers = [nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3, stride=2)]
-    layers[1].load_state_dict(layers[0].state_dict())
-    assert fingerprint(layers[0]) != fingerprint(layers[1])
-
-
-def test_fingerprint_of_a_foreign_network_changes_with_its_source(monkeypatch):
-    network = type("Net", (nn.Module,), {"__module__": "foreign"})()
-    monkeypatch.setitem(sys.modules, "foreign", sys)
-    prints = []
-    for source in ("return x", "return -x", "return x"):
-        monkeypatch.setattr(fingerprints.inspect, "getsource", lambda module, source=source: source)
-        prints.append(fingerprint(network))
-    assert prints[0] == prints[2] != prints[1]
-
-
-def test_fingerprint_changes_with_a_setting_that_is_no_weight(monkeypatch):
-    network = make()
-    before = fingerprint(network)
-    monkeypatch.setattr(network, "truncation", 0.7, raising=False)
-    assert fingerprint(network) != before

@@ -1,9 +1,14 @@
 """What a network is known by: its classes, settings and weights, whatever the release of torch or zsteer."""
 
+import re
+import sys
+
 import pytest
 import torch
 from torch import nn
 
+from zsteer.networks import fingerprints
+from zsteer.networks.checkpoints import load_weights, save_weights
 from zsteer.networks.combined import Conjunction
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.tutorial import Classifier, Generator
@@ -53,3 +58,54 @@ def test_settings_of_ours_count(network):
     joint = [Conjunction(network, [0, 1], any_of=any_of) for any_of in (False, True)]
     assert fingerprint(joint[0]) != fingerprint(joint[1])
     assert fingerprint(Generator(hidden_dim=2)) != fingerprint(Generator(hidden_dim=2))  # other weights
+
+
+def make(seed=0, hidden_dim=2):
+    torch.manual_seed(seed)
+    return Generator(z_dim=4, hidden_dim=hidden_dim)
+
+
+@pytest.fixture
+def trained():
+    return make(seed=1)
+
+
+def test_fingerprint_is_the_same_after_saving_and_loading(tmp_path, trained):
+    save_weights(trained, tmp_path / "g.safetensors", {})
+    assert fingerprint(load_weights(make(), tmp_path / "g.safetensors")) == fingerprint(trained)
+    assert re.fullmatch("[0-9a-f]{16}", fingerprint(trained))
+
+
+@pytest.mark.parametrize("name", ["gen.0.0.weight", "gen.4.0.bias", "gen.2.1.running_var"])
+def test_fingerprint_changes_with_every_tensor(name, trained):
+    before = fingerprint(trained)
+    trained.state_dict()[name].view(-1)[-1] += 1e-6
+    assert fingerprint(trained) != before
+
+
+def test_fingerprint_does_not_depend_on_memory_format(trained):
+    before = fingerprint(trained)
+    assert fingerprint(trained.to(memory_format=torch.channels_last)) == before
+
+
+def test_fingerprint_changes_with_the_structure_around_the_same_weights():
+    layers = [nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3, stride=2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    assert fingerprint(layers[0]) != fingerprint(layers[1])
+
+
+def test_fingerprint_of_a_foreign_network_changes_with_its_source(monkeypatch):
+    network = type("Net", (nn.Module,), {"__module__": "foreign"})()
+    monkeypatch.setitem(sys.modules, "foreign", sys)
+    prints = []
+    for source in ("return x", "return -x", "return x"):
+        monkeypatch.setattr(fingerprints.inspect, "getsource", lambda module, source=source: source)
+        prints.append(fingerprint(network))
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_fingerprint_changes_with_a_setting_that_is_no_weight(monkeypatch):
+    network = make()
+    before = fingerprint(network)
+    monkeypatch.setattr(network, "truncation", 0.7, raising=False)
+    assert fingerprint(network) != before

@@ -228,6 +228,16 @@ def test_on_the_shell_every_row_keeps_its_norm():
     assert (history.noise[-1] - noise).norm(dim=1).min() > 0.5
 
 
+def test_a_step_that_overflows_is_an_error_of_its_row_and_not_a_jump_to_zero():
+    generator, classifier, _ = linear_pair()
+    generator, classifier, noise = generator.float(), classifier.float(), torch.randn(2, 5)
+    rows = joined(*(rows_of(1, target=1, step_size=size, penalty_weight=0.0) for size in (1e25, 0.5)))
+    history = run(generator, classifier, noise, rows, Ascent(PLAIN, on_shell=True), 3, precision="32-true")
+    assert (history.noise[-1][1].norm() - noise[1].norm()).abs() < 1e-4
+    with pytest.raises(NonFiniteScore, match=r"step 1 in rows \[0\]"):
+        history.check_finite()
+
+
 def test_an_optimizer_that_couples_images_is_refused():
     generator, classifier, _ = linear_pair()
     method = Ascent(partial(torch.optim.LBFGS, lr=1))

@@ -72,7 +72,7 @@ def test_an_interrupted_batch_has_failed(command, monkeypatch):
 
     monkeypatch.setattr(Session, "steer", interrupted)
     ended = command("steer", *GRID, sweep=True)
-    assert ended.code == 1
+    assert ended.code == 130
     assert [(row["state"], row["error"]) for row in table(ended.folder)] == [("failed", "interrupted")] * 4
     assert "interrupted" in ended.err.splitlines()[-1]
 

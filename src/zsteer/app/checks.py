@@ -75,7 +75,7 @@ def target(wanted: str, section: Mapping[str, Any], names: Sequence[str], owner:
         attributes.find(wanted, names, owner=owner)
     if len(set(parts)) < len(parts):
         raise ValueError(f"target={wanted} must join different attributes")
-    labels = () if "scale" in section else attributes.resolve(section["attributes"])
+    labels = () if attributes.is_regressor(section) else attributes.resolve(section["attributes"])
     if factors := [part for part in parts if part not in labels]:
         raise ValueError(f"target={wanted} joins {factors[0]}, which is a factor; only labels can be joined")
 
@@ -98,7 +98,7 @@ def until(cfg: DictConfig) -> None:
     if cfg.until is None:
         return
     real_number(cfg.until, "until")
-    factor = attributes.needs_regressor(cfg.classifier, cfg.target) or "scale" in cfg.classifier
+    factor = attributes.needs_regressor(cfg.classifier, cfg.target) or attributes.is_regressor(cfg.classifier)
     if not factor and not 0 < cfg.until < 1:
         raise ValueError(f"until={cfg.until} must be a probability between 0 and 1; target={cfg.target} is a label")
 
@@ -142,9 +142,8 @@ def train_gan(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     training(cfg, "generator", "discriminator", "judge")
-    choice(
-        cfg.trainer.precision, "trainer.precision", ("auto", *PRECISIONS)
-    )  # a penalty's gradients leave fp16's range
+    # Without float16, whose range a penalty's gradients leave.
+    choice(cfg.trainer.precision, "trainer.precision", ("auto", *PRECISIONS))
     trainer(cfg, GAN_WORDS)
 
 
@@ -155,11 +154,15 @@ def train_classifier(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     training(cfg, "classifier")
+    if "max_lr" in cfg.training:  # the module needs the data's names, and these the data, to be made
+        real_number(cfg.training.max_lr, "training.max_lr", above=0.0)
 
 
 def training(cfg: DictConfig, *roles: str) -> None:
     """What every training has, and the networks that take part in it."""
+    whole_number(cfg.max_images, "max_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
+    real_number(cfg.checkpoint_minutes, "checkpoint_minutes", above=0.0)
     trainer(cfg, TRAINING_WORDS)
     for role in roles:
         network(cfg, role)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from zsteer.app import checks
 from zsteer.app.composition import compose, experiments
 from zsteer.app.main import Check, Command, Perform, Result
+from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_main_process
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def contender(cfg: DictConfig, words: Sequence[str], target: str) -> DictConfig:
     for key in checks.SHARED_BY_CONTENDERS:
         job[key] = cfg[key]
     checks.steer(job)
+    if not needs_regressor(job.classifier, target):
+        job.where = {target: job.edit != "add"}  # from images that lack what is wanted, as the classifier sees them
     return job
 
 
@@ -101,11 +104,9 @@ def _moved_from_evaluate(words: list[str]) -> tuple[Command, list[str]] | None:
     """Comparing methods and naming directions were words of `evaluate`, and still are understood there."""
     given = {key: value for key, _, value in (word.partition("=") for word in words)}
     rest = [word for word in words if not word.startswith("what=")]
-    if "hydra.job.name" not in given:
-        rest.append("hydra.job.name=evaluate")  # where the run's folder was
     if given.get("what") == "directions":
         return directions, [word for word in rest if not re.match(rf"({'|'.join(_UNUSED_BY_DIRECTIONS)})[.=]", word)]
-    if given.get("experiment") in experiments("compare"):
+    if given.get("experiment", "").removeprefix("compare/") in experiments("compare"):
         return compare, rest
     if given.get("what") == "methods":
         return compare, rest if "experiment" in given else [*rest, "~experiment"]

@@ -16,7 +16,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from zsteer.files import is_main_process, slug
+from zsteer.files import BUNDLE, is_main_process, slug
 from zsteer.sweeps.hydra_internals import hydra_of
 
 PACKAGE = Path(__file__).parents[1]
@@ -32,7 +32,8 @@ def run_name() -> str:
     """
     if not is_main_process() and "ZSTEER_RUN" in os.environ:
         return os.environ["ZSTEER_RUN"]
-    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith(("-", "hydra"))]
+    words = [re.sub(r"(?<=^experiment=)\w+/", "", word) for word in sys.argv[1:]]  # by its name alone
+    overrides = [word for word in words if "=" in word and not word.startswith(("-", "hydra"))]
     name = slug([slug(overrides, longest=60), secrets.token_hex(3)])
     os.environ["ZSTEER_RUN"] = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
     return os.environ["ZSTEER_RUN"]
@@ -51,7 +52,7 @@ RESOLVERS = {
     "reciprocal": lambda number: 1 / number,
     "plus": lambda one, other: one + other,
     "times": lambda one, other: one * other,
-    "bundled": lambda name: str(PACKAGE / "bundle" / name),
+    "bundled": lambda name: str(BUNDLE / name),
 }
 for _name, _function in RESOLVERS.items():
     OmegaConf.register_new_resolver(f"zsteer.{_name}", _function, replace=True)
@@ -103,6 +104,8 @@ def word_of(key: str, value: Any) -> str:
 
 
 def _written(value: Any) -> str:
+    if hasattr(value, "item"):  # of NumPy's and torch's scalars
+        value = value.item()
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,11 +1,13 @@
 """From a command line, or a call from Python, to a finished run.
 
-A command is composed by Hydra, checked before torch is loaded, and performed; what goes wrong ends in one line. Nothing
-here imports torch, so that `--help` and config errors come at once.
+A command's config is composed by Hydra, checked, and performed; what goes wrong ends in one line. Nothing here imports
+torch, so that `--help` and errors of composing and checking come at once.
 """
 
 import json
 import os
+import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra, word_of
 from zsteer.files import atomic_write, is_main_process
-from zsteer.status import USER_ERRORS, Call, describe, recorded
+from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE
 from zsteer.sweeps.launching import objective_of
 
@@ -63,17 +65,24 @@ class Command:
     successor: Callable[[list[str]], "tuple[Command, list[str]] | None"] = lambda words: None
 
     def __call__(self) -> None:
-        """Run as the command line says; exit code 1 and one line per failure if a user can put it right.
+        """Run as the command line says; one line per failure that a user can put right, and exit code 1.
+
+        Ended by Ctrl-C or SIGTERM, it says so, and its exit code is 130 or 143.
 
         A sweep is summarized whatever became of its jobs. `HYDRA_FULL_ERROR=1` shows tracebacks.
         """
         if moved := self.successor(sys.argv[1:]):
-            command, sys.argv[1:] = moved
+            command, words = moved
             print(f"note: this is {command.name} now: scripts/{command.name}.py", file=sys.stderr)
+            # A sweep's processes run the other command's script; the run's folder stays where it was looked for.
+            script = Path(sys.argv[0])
+            sys.argv[0] = str(script.with_name(script.name.replace(self.name, command.name)))
+            sys.argv[1:] = [f"hydra.job.name={self.name}", *words]
             return command()
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # Lightning's, on torch 2.14 and later
+        ignore_lightnings_warnings()
+        handler = signal.signal(signal.SIGTERM, terminate)
         call = Call()
-        task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Job(self, call))
+        task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Task(self, call))
         verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
         try:
             sys.argv[1:] = in_full(self.name, resumable(sys.argv[1:], call))
@@ -90,7 +99,10 @@ class Command:
                 raise
             for line in call.failures or [describe(named_folder(error, call))]:
                 print(f"error: {line}", file=sys.stderr)
-            sys.exit(1)
+            sys.exit(exit_code(error))
+        finally:
+            if handler is not None:  # one that was not set from Python
+                signal.signal(signal.SIGTERM, handler)
 
     def from_python(
         self,
@@ -110,7 +122,10 @@ class Command:
         if moved := self.successor(words):
             command, words = moved
             return command.from_python(words, {}, config_dir, folder)
+        if config_dir is not None and not Path(config_dir).is_dir():
+            raise FileNotFoundError(f"config_dir={config_dir}: no such folder")
         with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
+            refuse_hydras_words(self.name, words)
             cfg = compose(self.name, words, inside=True)
             self.check(cfg)
             with _torch_state_kept():
@@ -118,20 +133,35 @@ class Command:
                     return self.perform(cfg, None)
                 folder = Path(folder)
                 refuse_finished([f"folder={folder}"], Call(), key="folder")
-                write_config(folder, cfg, words)
+                try:
+                    write_config(folder, cfg, words)
+                except OSError as error:
+                    raise ValueError(f"folder={folder} cannot be written ({error.strerror}); name another") from error
                 with recorded(folder):
                     return self.perform(cfg, folder)
 
 
+def refuse_hydras_words(script: str, words: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: words about Hydra's own folders and sweeps, of which a call from Python makes no use.
+    """
+    for word in words:
+        if re.match(r"[+~]*hydra[./]", word):
+            raise ValueError(f"{word} has no meaning in a call from Python; name a run's folder by folder=")
+    if hydra.compose(script, in_full(script, words), return_hydra_config=True).hydra.mode == RunMode.MULTIRUN:
+        raise ValueError("experiment=: this preset is a sweep, for the command line; call once for each of its jobs")
+
+
 @dataclass
-class Job:
-    """A command's task as Hydra and its launchers call it: one job, its folder's `status.json` saying how it stands."""
+class Task:
+    """A command as Hydra and its launchers call it: one job, its folder's `status.json` saying how it stands."""
 
     command: Command
     call: Call
 
     def __post_init__(self) -> None:
-        # By which Hydra names what it runs.
+        # Hydra asks a function for these.
         self.__name__, self.__module__, self.__doc__ = self.command.name, __name__, self.command.perform.__doc__
 
     def __call__(self, cfg: DictConfig) -> Any:
@@ -193,7 +223,7 @@ def refuse_finished(words: Sequence[str], call: Call, key: str = "hydra.run.dir"
         key: of the words, the one that names the folder of a run.
 
     Raises:
-        ValueError: it does.
+        ValueError: the folder holds one.
     """
     for word in words:
         name, _, value = word.partition("=")
@@ -231,13 +261,18 @@ def write_config(folder: Path, cfg: DictConfig, words: Sequence[str]) -> None:
             temporary.write_text(OmegaConf.to_yaml(content))
 
 
+def ignore_lightnings_warnings() -> None:
+    """Ignore what Lightning itself makes torch 2.14 and later warn of."""
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+
+
 @contextmanager
 def _environment_kept() -> Iterator[None]:
     """Leave environment variables and warning filters as they were; Lightning sets some of both."""
     before = dict(os.environ)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            ignore_lightnings_warnings()
             yield
     finally:
         os.environ.clear()
@@ -259,8 +294,12 @@ def _errors_in_a_line() -> Iterator[None]:
 @contextmanager
 def _torch_state_kept() -> Iterator[None]:
     """Leave torch's and NumPy's random numbers as they were, and compute gradients even where the caller does not."""
+    import numpy as np
     import torch
-    from pytorch_lightning.utilities.seed import isolate_rng
 
-    with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
-        yield
+    numbers, devices = np.random.get_state(), range(torch.cuda.device_count())
+    try:
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        np.random.set_state(numbers)

@@ -22,6 +22,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     balanced = {"rates": data.rates} if cfg.balanced else {}
     network = classifier.network.train()
     module = instantiate(cfg.training, network=network, names=classifier.names, scales=data.scales, **balanced)
+    data.indices_of("test")  # without images to test on, hours of training would end in an error
     trainer = trainer_of(cfg, folder, ended_epochs=ended_epochs(cfg.ckpt_path, module))
     with told_of_termination(trainer):
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)

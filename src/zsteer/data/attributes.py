@@ -179,6 +179,11 @@ def _partners(name: str, pairs: Sequence[tuple[str, str]]) -> frozenset[str]:
     return frozenset(other for part in parts(name) for pair in pairs if part in pair for other in pair if other != part)
 
 
+def is_regressor(section: Mapping[str, Any]) -> bool:
+    """Whether a classifier's config section is that of a regressor, whose outputs are factors and have a `scale`."""
+    return "scale" in section
+
+
 def needs_regressor(section: Mapping[str, Any], target: str) -> bool:
     """Whether a classifier's config section has `target` only among the attributes of its `regressor`."""
     return section.get("regressor") is not None and not _has(section, target) and _has(section["regressor"], target)

@@ -216,10 +216,10 @@ class FaceData(LightningDataModule):
         return self._loader(stream)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(SequentialBatches(self._of_split("val"), self.batch_size, *self._rank()))
+        return self._loader(SequentialBatches(self.indices_of("val"), self.batch_size, *self._rank()))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(SequentialBatches(self._of_split("test"), self.batch_size, *self._rank()))
+        return self._loader(SequentialBatches(self.indices_of("test"), self.batch_size, *self._rank()))
 
     def split_batches(self, split: str, batch_size: int, most: int | None = None) -> DataLoader:
         """Batches of uint8 images and targets of a split (`train`, `val`, `test` or `all`), once, in order.
@@ -230,12 +230,17 @@ class FaceData(LightningDataModule):
         Raises:
             ValueError: another word, or there are none.
         """
-        indices = self._of_split(split)
+        indices = self.indices_of(split)
         if most is not None and most < len(indices):
             indices = indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
         return self._loader(SequentialBatches(indices, batch_size))
 
-    def _of_split(self, split: str) -> np.ndarray:
+    def indices_of(self, split: str) -> np.ndarray:
+        """The images of a split (`train`, `val`, `test` or `all`), as positions in the store.
+
+        Raises:
+            ValueError: another word, or there are none.
+        """
         choice(split, "split", SPLIT_CHOICES)
         indices = np.arange(len(self.store)) if split == "all" else self.store.indices(SPLITS.index(split))
         if not len(indices):
@@ -253,7 +258,10 @@ class FaceData(LightningDataModule):
             ValueError: `max_images` is less than what was trained on.
         """
         self.start = self._transferred = int(state_dict["start"])
-        self.drawn, self.counted = int(state_dict["drawn"]), int(state_dict["counted"])
+        # Where an earlier version did not say, its batches had this run's size.
+        drawn = self.start * self.batches_per_step * self.batch_size
+        self.drawn = int(state_dict.get("drawn", drawn))
+        self.counted = int(state_dict.get("counted", self.start * self._counted_per_step))
         if self.max_images is not None and self.counted >= self.max_images + self._counted_per_step:
             raise ValueError(
                 f"max_images={self.max_images} must be at least {self.counted}, what ckpt_path was trained on"

@@ -17,6 +17,7 @@ from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import frozen
 from zsteer.networks.loading import load_network
 from zsteer.settings import NETWORKS
+from zsteer.steering.methods import method_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def compare(cfg: DictConfig, jobs: Mapping[str, Sequence[DictConfig]], folder: P
     Raises:
         ValueError, FileNotFoundError: the data, a setting of a contender or a network does not fit.
     """
+    for own in jobs.values():
+        method_of(own[0].method)  # what is wrong with a contender is said before the first is steered
     data = instantiate(cfg.data)
     assert len(data.store)  # what is wrong with the data is said before anything is steered
     comparison = Comparison.of(run_trials(jobs, folder), jobs)

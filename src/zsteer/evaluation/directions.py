@@ -73,7 +73,7 @@ def name_directions(cfg: DictConfig, folder: Path | None) -> NamedDirections:
     classifier, judge = (load_classifier(cfg[role], role, images) for role in ("classifier", "judge"))
     references = reference_logits(generator, [classifier.network, judge.network], best_device())
     noise = reference_noise(generator)
-    found = find_directions(cfg.source, generator, references[0])
+    found = find_directions(cfg.source, generator, references[0], key="source")
     own = components(cfg.source, generator, noise)
     vectors = torch.nn.functional.normalize(found, dim=1) if own is None else own
     names = classifier.names if own is None else [str(number) for number in range(len(vectors))]

@@ -61,7 +61,7 @@ class Comparison:
 
     def dependency(self, key: Key, level: int) -> Float[Tensor, " n"]:
         """Attribute dependency of each image at a level, NaN if it never reached it."""
-        return self.trials[key].judge[level][:, self.others(key[1])].abs().mean(dim=1)
+        return metrics.dependency_by_image(self.trials[key].judge[level], self.others(key[1]))
 
     def hacking_gap(self, key: Key, level: int) -> Float[Tensor, " n"]:
         """What the classifier gained at a level beyond what a judge that agrees to ρ would see."""

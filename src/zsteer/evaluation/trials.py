@@ -91,12 +91,11 @@ def run_trials(jobs: Mapping[str, Sequence[DictConfig]], folder: Path | None) ->
     bar = tqdm([(name, job) for name, own in jobs.items() for job in own], desc="Comparing", unit="trial")
     for name, job in bar:
         bar.set_postfix_str(f"{name}, {job.target}")
-        if not attributes.needs_regressor(job.classifier, job.target):
-            # From images that lack what is wanted, as the steering classifier sees them.
-            job.where = {job.target: job.edit != "add"}
         if session is None or group_of(job) != group:
             session, group = Session(job), group_of(job)
-        path = None if folder is None else folder / "trials" / f"{file_name(name, job)}.safetensors"
+        path = (
+            None if folder is None else folder / "trials" / f"{file_name(name, job, session.fingerprints)}.safetensors"
+        )
         if path is not None and path.is_file():
             held[name, job.target] = Trial.load(path)
             continue
@@ -108,10 +107,10 @@ def run_trials(jobs: Mapping[str, Sequence[DictConfig]], folder: Path | None) ->
     return Trials(held, session)
 
 
-def file_name(contender: str, job: DictConfig) -> str:
-    """Contender, target and a digest of the settings, so that a trial of other settings is not taken for this one."""
-    settings = json.dumps(OmegaConf.to_container(job, resolve=True), sort_keys=True)
-    return f"{slug([contender, job.target])}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+def file_name(contender: str, job: DictConfig, fingerprints: Mapping[str, str]) -> str:
+    """Contender, target and a digest of settings and networks, so that no other trial is taken for this one."""
+    made_of = json.dumps([OmegaConf.to_container(job, resolve=True), dict(fingerprints)], sort_keys=True)
+    return f"{slug([contender, job.target])}_{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
 
 
 @torch.no_grad()

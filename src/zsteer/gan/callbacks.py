@@ -152,7 +152,7 @@ class FidelityScores(EveryImages):
         data, device = trainer.datamodule, trainer.strategy.root_device  # pyright: ignore[reportAttributeAccessIssue]
         embeddings = [] if self.judge is None else [judge_embedding(self.judge, device)]
         if self.inception is not None:
-            embeddings.append(inception_embedding(self.inception, device))
+            embeddings.append(inception_embedding(self.inception, device, key="scores.inception"))
         for embedding in embeddings:
             features, _ = embedding.of(images for images, _ in data.split_batches(self.split, BATCH_SIZE))
             self._real.append((embedding, require_enough(features, self.split)))

@@ -59,21 +59,21 @@ def judge_embedding(judge: nn.Module, device: torch.device | str = "cpu") -> Emb
     return Embedding("judge", lambda images: pooled_features(network, scale(images.to(device))))
 
 
-def inception_embedding(weights: str, device: torch.device | str = "cpu") -> Embedding:
+def inception_embedding(weights: str, device: torch.device | str = "cpu", key: str = "inception") -> Embedding:
     """Inception-v3's pooled features as published figures have them (Heusel et al. 2017), from a file of its weights.
 
     Raises:
         FileNotFoundError, ValueError: no such file; or torch-fidelity, whose network it is, is not installed.
     """
     if not Path(weights).is_file():
-        raise FileNotFoundError(f"inception={weights}: no such file; torch-fidelity publishes Inception's weights")
+        raise FileNotFoundError(f"{key}={weights}: no such file; torch-fidelity publishes Inception's weights")
     try:
         # Without antialiasing: the resize of the published figures, whose features of another resize differ.
         distance = FrechetInceptionDistance(2048, feature_extractor_weights_path=weights, antialias=False)
     except ModuleNotFoundError as error:
-        raise ValueError(f"inception={weights} needs torch-fidelity: pip install 'zsteer[inception]'") from error
+        raise ValueError(f"{key}={weights} needs torch-fidelity: pip install 'zsteer[inception]'") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-        raise ValueError(f"inception={weights} does not hold the weights of torch-fidelity's Inception") from error
+        raise ValueError(f"{key}={weights} does not hold the weights of torch-fidelity's Inception") from error
     network = distance.inception.to(device)
     return Embedding("inception", lambda images: (network(images.to(device)), torch.empty(len(images), 0)))
 

@@ -15,7 +15,7 @@ from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred
 from zsteer.gan.schedules import Cosine, Setting, value
 from zsteer.networks.inference import z_dim_of
 from zsteer.optimizers import OptimizerFactory
-from zsteer.settings import choice, real_number, whole_number
+from zsteer.settings import real_number, whole_number
 
 SCHEDULED = ("lr", "beta2")
 
@@ -298,7 +298,8 @@ def _check_schedules(
     schedules: Mapping[str, Cosine], optimizer_g: OptimizerFactory, optimizer_d: OptimizerFactory
 ) -> None:
     for name in schedules:
-        choice(name, "gan.schedules", SCHEDULED)
+        if name not in SCHEDULED:
+            raise ValueError(f"gan.schedules.{name} must be one of {', '.join(SCHEDULED)}")
     own = [getattr(optimizer, "keywords", {}).get("lr") for optimizer in (optimizer_g, optimizer_d)]
     if "lr" in schedules and own[0] != own[1]:
         raise ValueError(f"gan.optimizer_d.lr={own[1]} cannot differ from the generator's under gan.schedules.lr")

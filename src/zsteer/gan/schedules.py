@@ -18,7 +18,7 @@ class Cosine:
 
     def __post_init__(self) -> None:
         if self.num_images <= 0:
-            raise ValueError(f"num_images={self.num_images} of a schedule must be more than 0")
+            raise ValueError(f"a schedule's num_images={self.num_images} must be more than 0")
 
     def at(self, images: int) -> float:
         """The value once so many images have been seen."""

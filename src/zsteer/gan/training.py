@@ -47,12 +47,17 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
     """Show the discriminator two of the data's images and two generated ones.
 
     Raises:
-        ValueError: it cannot take them, or gives something else than one logit for each; or more targets shall be shown
-            to it than the data have.
+        ValueError: they differ in size; it cannot take them, or gives something else than one logit for each; or more
+            targets shall be shown to it than the data have.
     """
     if module.condition > len(data.names):
         raise ValueError(f"gan.condition={module.condition} must be at most {len(data.names)}, the data's targets")
     generated = module.generator(torch.zeros(2, module.z_dim))
+    if generated.shape != data.example.shape:
+        made, given = ("×".join(map(str, images.shape[2:])) for images in (generated, data.example))
+        raise ValueError(
+            f"generator.network makes images of {made} pixels, and the data's have {given}; they must agree"
+        )
     for images, key in ((data.example, "data"), (generated, "generator")):
         targets = torch.zeros(2, module.condition)
         logits = attempt(

@@ -24,8 +24,8 @@ def z_dim_of(generator: Any) -> int:
 def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
     """A copy of `network` for inference: eval mode, no gradients for weights, batch norm folded into convolutions.
 
-    Folding is done in float64, so that in float64 the copy equals the original to rounding. What such a copy is frozen
-    as again is the copy itself.
+    Folding is done in float64, so that in float64 the copy equals the original to rounding. Freezing a
+    frozen copy to the same form returns it.
     """
     form = (dtype, torch.device(device))
     if getattr(network, "frozen_form", None) == form:
@@ -71,7 +71,7 @@ def pooled_features(
             handle.remove()
     if not maps:
         raise ValueError(
-            f"judge.network={type(network).__name__} has no feature map to compare images by; use judge=none"
+            f"judge.network={type(network).__name__} has no feature map to compare images by; use another judge"
         )
     return maps[0].mean(dim=(2, 3)), logits
 

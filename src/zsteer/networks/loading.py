@@ -89,7 +89,7 @@ def load_classifier(
     if target is not None and (parts := attributes.joined(target, names)):
         network = Conjunction(network, [names.index(part) for part in parts], any_of=edit == "remove")
         names += ("+".join(parts),)
-    return NamedClassifier(network, names, frozenset(names if "scale" in section else ()))
+    return NamedClassifier(network, names, frozenset(names if attributes.is_regressor(section) else ()))
 
 
 def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> Float[Tensor, "2 3 h w"]:

@@ -10,7 +10,7 @@ from zsteer.steering.methods import Method, Step
 
 
 @runtime_checkable
-class Steps(Protocol):
+class Optimizer(Protocol):
     """What is needed of an optimizer, torch's own or Lightning's."""
 
     def step(self) -> object:
@@ -19,7 +19,7 @@ class Steps(Protocol):
 
 
 def ascend(
-    noise: nn.Parameter, step: Step, method: Method, optimizer: Steps, start: Float[Tensor, "rows z_dim"]
+    noise: nn.Parameter, step: Step, method: Method, optimizer: Optimizer, start: Float[Tensor, "rows z_dim"]
 ) -> Float[Tensor, " rows"]:
     """Move each row of the noise by one step, in place; return the scores that it climbs.
 

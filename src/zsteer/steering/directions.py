@@ -31,7 +31,7 @@ def check_source(source: str, key: str) -> None:
 
 
 def find_directions(
-    source: str, generator: nn.Module, reference: Float[Tensor, "samples k"]
+    source: str, generator: nn.Module, reference: Float[Tensor, "samples k"], key: str = "method.source"
 ) -> Float[Tensor, "k z_dim"]:
     """The direction of each attribute, pointing to where it is present.
 
@@ -42,6 +42,7 @@ def find_directions(
             with and without (Shen et al. 2020, InterFaceGAN); `sefa` and `ganspace`, whichever of the generator's own
             components moves the attribute most; `random`, a random vector, for comparison; or a file's path.
         reference: the classifier's logits over the reference samples.
+        key: of the source in the config, which errors name.
 
     Raises:
         ValueError: `source` is a file without such directions, or the generator has no first layer to take them from.
@@ -57,7 +58,7 @@ def find_directions(
         vectors = F.normalize(torch.randn(slopes.shape, generator=torch.Generator().manual_seed(0)), dim=1)
         return vectors * (vectors * slopes).sum(dim=1, keepdim=True)
     own = components(source, generator, noise)
-    return read_directions(Path(source), slopes) if own is None else nearest(own, slopes)
+    return read_directions(Path(source), slopes, key) if own is None else nearest(own, slopes)
 
 
 def components(
@@ -152,7 +153,7 @@ def first_layer(generator: nn.Module) -> nn.Linear | nn.ConvTranspose2d:
             return layer
     raise ValueError(
         f"generator.network={type(generator).__name__} has no linear layer or transposed convolution of z_dim inputs,"
-        " from which method.source=sefa or ganspace takes directions; use gradient or boundary"
+        " from which sefa and ganspace take directions; use gradient or boundary"
     )
 
 
@@ -163,7 +164,7 @@ def nearest(own: Float[Tensor, "m z_dim"], slopes: Float[Tensor, "k z_dim"]) -> 
     return own[best] * rise.gather(1, best[:, None])
 
 
-def read_directions(path: Path, slopes: Float[Tensor, "k z_dim"]) -> Float[Tensor, "k z_dim"]:
+def read_directions(path: Path, slopes: Float[Tensor, "k z_dim"], key: str) -> Float[Tensor, "k z_dim"]:
     """The tensor `directions` of a safetensors file.
 
     Raises:
@@ -172,10 +173,10 @@ def read_directions(path: Path, slopes: Float[Tensor, "k z_dim"]) -> Float[Tenso
     try:
         directions = load_file(path)["directions"]
     except (SafetensorError, OSError, KeyError) as error:
-        raise ValueError(f"method.source={path} is no .safetensors file with a tensor 'directions'") from error
+        raise ValueError(f"{key}={path} is no .safetensors file with a tensor 'directions'") from error
     if directions.shape != slopes.shape:
         raise ValueError(
-            f"method.source={path} has directions of shape {list(directions.shape)}; it must be {list(slopes.shape)},"
+            f"{key}={path} has directions of shape {list(directions.shape)}; it must be {list(slopes.shape)},"
             " one for each of the classifier's outputs"
         )
     return directions.to(slopes.dtype)

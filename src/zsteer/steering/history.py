@@ -83,7 +83,7 @@ def _each_tensor(histories: Sequence[History], function: Callable[[list[Tensor]]
 
 
 class NonFiniteScore(ValueError):
-    """Scores became NaN or infinite; `history` holds the steps before."""
+    """Scores became NaN or infinite; `history` holds the steps before, which are worth keeping."""
 
     def __init__(self, message: str, history: History):
         super().__init__(message)

@@ -20,6 +20,8 @@ from zsteer.steering.objectives import smooth_score, steering_score
 from zsteer.steering.reference import reference_noise
 from zsteer.steering.rows import Rows
 
+COUPLED_OPTIMIZERS = ("LBFGS", "Adafactor", "Muon")  # a number's step depends on the others'
+
 
 @dataclass(frozen=True)
 class Step:
@@ -75,8 +77,26 @@ class Fitting(Method, Protocol):
 
 
 def method_of(section: DictConfig) -> Method:
-    """The method of a config's section, whose part `run` is not the method's but that of the keys of `steer`."""
-    return instantiate({key: setting for key, setting in section.items() if key != "run"})
+    """The method of a config's section, whose part `run` is not the method's but that of the keys of `steer`.
+
+    Raises:
+        ValueError: see `check_uncoupled`; or a setting of its own is wrong.
+    """
+    method = instantiate({key: setting for key, setting in section.items() if key != "run"})
+    check_uncoupled(method.optimizer([nn.Parameter(torch.zeros(1, 1))]))
+    return method
+
+
+def check_uncoupled(optimizer: torch.optim.Optimizer) -> None:
+    """
+    Raises:
+        ValueError: an optimizer by which an image's steps would depend on the others'.
+    """
+    if type(optimizer).__name__ in COUPLED_OPTIMIZERS:
+        raise ValueError(
+            f"method.optimizer._target_={type(optimizer).__name__} must step each number by itself, as "
+            "torch.optim.Adam does, or an image's steps would depend on the others'"
+        )
 
 
 @dataclass(frozen=True)
@@ -341,5 +361,6 @@ def unit(vectors: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows z_dim"]:
 
 
 def to_shell(noise: Float[Tensor, "rows z_dim"], start: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows z_dim"]:
-    """Each row at the norm that it started with."""
-    return noise * (start.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True))
+    """Each row at the norm that it started with; NaN where its own overflows, which would put it at 0."""
+    norm = noise.norm(dim=1, keepdim=True)
+    return noise * (start.norm(dim=1, keepdim=True) / norm.where(norm.isfinite(), torch.nan))

@@ -58,15 +58,21 @@ def correlation(one: Float[Tensor, " samples"], other: Float[Tensor, " samples"]
 
 def side_effects(judge: Scored, others: Sequence[str]) -> dict[str, float]:
     """Mean |Δ| / σ of each of the other attributes."""
-    change = judge.change.abs().mean(dim=0)
-    return {name: change[judge.names.index(name)].item() for name in others}
+    columns = [judge.names.index(name) for name in others]
+    effects = judge.change[:, columns].abs().mean(dim=0)
+    return dict(zip(others, effects.tolist(), strict=True))
+
+
+def dependency_by_image(change: Float[Tensor, "n k"], others: Sequence[int]) -> Float[Tensor, " n"]:
+    """Each image's attribute dependency: the mean of |Δ| / σ over the columns of the other attributes."""
+    return change[:, others].abs().mean(dim=1)
 
 
 def by_image(judge: Scored, target: str, sign: float, others: Sequence[str]) -> dict[str, Float[Tensor, " n"]]:
     """`gain_judge` and `attribute_dependency` of each image; their means over the images are the figures."""
     gains = sign * judge.change[:, attributes.find(target, judge.names)]
     columns = [judge.names.index(name) for name in others]
-    return {"judge_gain": gains, "judge_dependency": judge.change[:, columns].abs().mean(dim=1)}
+    return {"judge_gain": gains, "judge_dependency": dependency_by_image(judge.change, columns)}
 
 
 def others_of(target: str, names: Sequence[str], entailed: bool = False) -> list[str]:

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from zsteer.networks.inference import frozen
 from zsteer.steering.ascent import ascend
 from zsteer.steering.history import History
-from zsteer.steering.methods import Method, Step
+from zsteer.steering.methods import Method, Step, check_uncoupled
 from zsteer.steering.rows import Rows
-
-COUPLED_OPTIMIZERS = ("LBFGS", "Adafactor", "Muon")  # a number's step depends on the others'
 
 
 class LatentSteering(LightningModule):
@@ -100,16 +98,8 @@ class LatentSteering(LightningModule):
             self.history = History.joined(parts)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """
-        Raises:
-            ValueError: an optimizer by which an image's steps would depend on the others'.
-        """
         optimizer = self.method.optimizer([self.noise])
-        if type(optimizer).__name__ in COUPLED_OPTIMIZERS:
-            raise ValueError(
-                f"method.optimizer._target_={type(optimizer).__name__} must step each number by itself, as "
-                "torch.optim.Adam does, or an image's steps would depend on the others'"
-            )
+        check_uncoupled(optimizer)
         return optimizer
 
     def _record(self, step: int, images: Tensor, logits: Tensor) -> None:

@@ -15,14 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from zsteer.files import atomic_write
+from zsteer.files import BUNDLE, atomic_write
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import frozen, z_dim_of
 
 NUM_SAMPLES = 2048
 SEED = 0
 BATCH_SIZE = 128
-BUNDLED = Path(__file__).parents[1] / "bundle" / "reference"
+BUNDLED = BUNDLE / "reference"
 
 Device = torch.device | str
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/zsteer`, or `~/.cache/zsteer`."""
+    """`$XDG_CACHE_HOME/zsteer/reference`, or `~/.cache/zsteer/reference`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsteer" / "reference"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
+from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.loading import load_networks
 from zsteer.settings import NETWORKS
 from zsteer.steering import metrics
@@ -159,6 +160,14 @@ class Session:
     def judge(self) -> Judge | None:
         """The judge, where the first batch was steered."""
         return None if self.networks.judge is None else Judge(self.networks.judge, self.device)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What the networks are known by, by their roles."""
+        networks = {"generator": self.networks.generator, "classifier": self.networks.classifier.network}
+        if self.networks.judge is not None:
+            networks["judge"] = self.networks.judge.network
+        return {role: fingerprint(network) for role, network in networks.items()}
 
     @cached_property
     def references(self) -> list[Float[Tensor, "samples k"]]:

@@ -84,8 +84,14 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
         with suppress(OSError):  # a disk that is full now may not be when there is something to say
             write_status(launched.folder, "running", 0.0)
     bar.set_postfix_str(f"{sum(len(job.noise) for _, job in batch)} rows")
+    steered: list[Any] = []
     try:
         histories = session.steer([job for _, job in batch], progress_bar=False)
+        for (_, job), history in zip(batch, histories, strict=True):
+            try:
+                steered.append(session.measure(job, history))
+            except ValueError as error:  # of this job alone
+                steered.append(error)
     except BaseException as error:  # of the whole batch, such as memory: none of its jobs can be blamed or saved
         error = interrupt_of(error)
         for launched, _ in batch:
@@ -94,12 +100,6 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
         if not isinstance(error, Exception):
             raise error from None
         return
-    steered: list[Any] = []
-    for (_, job), history in zip(batch, histories, strict=True):
-        try:
-            steered.append(session.measure(job, history))
-        except ValueError as error:
-            steered.append(error)
     share = (time.monotonic() - started) / len(batch)
 
     def finish(launched: Launched, outcome: Any) -> None:

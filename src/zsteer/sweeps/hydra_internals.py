@@ -13,6 +13,7 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase, setbase
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,6 +28,7 @@ def hydra_of(folders: Sequence[Path]) -> Iterator[None]:
     an application of Hydra's.
     """
     outer, outer_base = GlobalHydra.instance().hydra, VersionBase.instance().getbase()
+    outer_name = JobRuntime.instance().get("name")
     search_path = create_config_search_path(str(folders[0]))
     for folder in folders[1:]:
         search_path.prepend("command-line", f"file://{folder}", anchor="schema")  # which has to be the last
@@ -38,10 +40,11 @@ def hydra_of(folders: Sequence[Path]) -> Iterator[None]:
     finally:
         GlobalHydra.instance().hydra = outer
         VersionBase.instance().version_base = outer_base
+        JobRuntime.instance().set("name", outer_name)
 
 
 def options_of_command() -> list[str]:
-    """The options by which this process was told where its configs are, for a child that shall find the same."""
+    """The options by which this process was told where its configs are, for its children."""
     given, _ = get_args_parser().parse_known_args(sys.argv[1:])
     options = [f"--config-path={given.config_path}"] if given.config_path else []
     options += [f"--config-dir={given.config_dir}"] if given.config_dir else []

@@ -51,7 +51,7 @@ class Sweep:
     jobs: list[Launched] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Of `app.main.Job`, which is what Hydra runs of ours.
+        # The task is an `app.main.Task`.
         self.call, self.check = self.task.call, self.task.command.check
         self.folder = Path(self.config.hydra.sweep.dir)
         if is_main_process():

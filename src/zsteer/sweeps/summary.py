@@ -16,6 +16,7 @@ from zsteer.events import Events
 from zsteer.files import write_table
 from zsteer.pictures import Png, save_picture, sheet
 from zsteer.statistics import bootstrap_interval
+from zsteer.steering.history import FILE as HISTORY
 
 Row = dict[str, Any]
 
@@ -28,14 +29,16 @@ LINE = ("edit", "target", "method", "penalty_weight")  # what a line of the pict
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep's jobs: how many ended how, and a row for each of them."""
+    """A sweep's jobs: how many ended how, a row for each of them, and where the table is."""
 
     metrics: dict[str, int]
     table: pd.DataFrame
+    file: Path
 
     def report(self, folder: Path) -> str:
         """How many jobs ended how."""
-        return ", ".join(f"{number} {state}" for state, number in self.metrics.items())
+        counts = ", ".join(f"{number} {state}" for state, number in self.metrics.items())
+        return f"{counts}: {self.file}"
 
 
 def summarize(folder: Path) -> Summary:
@@ -59,7 +62,7 @@ def summarize(folder: Path) -> Summary:
         save_picture(folder / f"{name}.png", picture)
     write_events(folder / "sweep", {f"sweep/{name}": picture for name, picture in drawn.items()})
     states = [row["state"] for row in rows]
-    return Summary({state: states.count(state) for state in dict.fromkeys(states)}, table)
+    return Summary({state: states.count(state) for state in dict.fromkeys(states)}, table, folder / "sweep.csv")
 
 
 def failures(folder: Path) -> list[str]:
@@ -122,7 +125,7 @@ def lines_of(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def intervals(folder: Path, row: Row) -> Row:
     """Bootstrap intervals of a job's judged gain and dependency."""
-    path = folder / row["job"] / "history.safetensors"
+    path = folder / row["job"] / HISTORY
     if row.get("gain_judge") is None or not path.is_file():
         return {}
     with safe_open(path, framework="numpy") as file:
@@ -153,7 +156,7 @@ def draw_sheet(folder: Path, lines: Mapping[str, Sequence[Row]]) -> Png | None:
     cells: dict[str, dict[float, np.ndarray]] = {}
     for name, rows in lines.items():
         for row in rows:
-            path = folder / row["job"] / "history.safetensors"
+            path = folder / row["job"] / HISTORY
             if row["state"] == "completed" and path.is_file():
                 cells.setdefault(name, {})[row["penalty_weight"]] = _first_image(path)
     if not cells:

@@ -87,7 +87,7 @@ class ConfiguredOptimizers(Callback):
         if self.saved and self.saved != self.names:
             raise ValueError(
                 f"ckpt_path was trained by {', '.join(self.saved)}, which cannot become {', '.join(self.names)}; go on "
-                "with the same optimizers, or start from the weights by `checkpoint`"
+                "with the same optimizers, or start anew from the weights"
             )
         self.settings = [
             [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]

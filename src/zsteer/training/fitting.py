@@ -1,5 +1,6 @@
 """How networks are trained: the Trainer, its precision, and going on from a checkpoint."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from zsteer.networks.checkpoints import check_same, read
+from zsteer.status import terminate
 from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps
 
 
@@ -48,18 +50,24 @@ def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
         return 0
     content: Mapping[Any, Any] = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
     if not {"epoch", "state_dict"} <= set(content):
-        raise ValueError(f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to `checkpoint`")
+        raise ValueError(
+            f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to generator.checkpoint or "
+            "classifier.checkpoint"
+        )
     check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "this run's networks")
     return content["epoch"]
 
 
 @contextmanager
 def told_of_termination(trainer: Trainer) -> Iterator[None]:
-    """Say what goes on where SIGTERM left off.
+    """Leave SIGTERM to Lightning, which ends between two steps, and say what goes on where it left off.
 
     Raises:
         InterruptedError: SIGTERM came.
     """
+    ours = signal.getsignal(signal.SIGTERM) is terminate  # the command line's, which ends at once
+    if ours:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     except SIGTERMException as error:
@@ -67,6 +75,9 @@ def told_of_termination(trainer: Trainer) -> Iterator[None]:
         saved = [callback.path for callback in callbacks if isinstance(callback, LastCheckpoint)]
         remedy = f"ckpt_path={saved[0]} goes on" if saved else "nothing was saved, for want of a folder"
         raise InterruptedError(f"terminated; {remedy}") from error
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, terminate)
 
 
 def precision_of(wanted: str, accelerator: str) -> str:
