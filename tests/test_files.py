@@ -1,5 +1,7 @@
 """Files are whole or absent."""
 
+import os
+
 import pytest
 
 from zsteer import files
