@@ -59,13 +59,14 @@ pictures: $(RUNS) ## draw the README's pictures of faces again
 
 bundle: $(RUNS) ## train the bundled networks again (about six hours on two cores)
 	rm -rf outputs/bundle
-	$(BIN)/python scripts/train_gan.py experiment=bundle_generator
-	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_longer
-	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_sharper
-	$(BIN)/python scripts/train_classifier.py experiment=bundle_classifier
-	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge
-	$(BIN)/python scripts/train_classifier.py experiment=bundle_regressor
-	$(BIN)/python scripts/train_classifier.py experiment=bundle_judge_regressor
+	$(BIN)/python scripts/train_gan.py experiment=bundle_generator hydra.run.dir=outputs/bundle/generator
+	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_longer hydra.run.dir=outputs/bundle/generator_longer \
+		generator.checkpoint=outputs/bundle/generator/generator.safetensors
+	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_sharper hydra.run.dir=outputs/bundle/generator_sharper \
+		generator.checkpoint=outputs/bundle/generator_longer/generator.safetensors
+	for name in classifier judge regressor judge_regressor; do \
+		$(BIN)/python scripts/train_classifier.py experiment=bundle_$$name hydra.run.dir=outputs/bundle/$$name || exit 1; \
+	done
 	$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/rates \
 		generator.checkpoint=outputs/bundle/generator_sharper/generator.safetensors \
 		judge.checkpoint=outputs/bundle/judge/classifier.safetensors

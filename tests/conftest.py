@@ -30,7 +30,7 @@ def command(tmp_path, monkeypatch, capfd) -> Callable[..., Ended]:
 
         folder = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
         where = f"hydra.sweep.dir={folder}" if sweep else f"hydra.run.dir={folder}"
-        elsewhere = any(word.startswith(("hydra.run.dir", "hydra.sweep.dir")) for word in words)
+        elsewhere = any("hydra.run.dir" in word or "hydra.sweep.dir" in word for word in words)
         words = words if elsewhere else (*words, where)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *(["-m"] if sweep else []), *words])
         capfd.readouterr()

@@ -15,6 +15,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from zsteer.status import refuse_completed_sweep
+
 
 class QuickSweeper(BasicSweeper):
     """Hydra's own sweeper, without composing each job once before the launcher does: that takes 0.1 s a job."""
@@ -22,6 +24,8 @@ class QuickSweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         if (call := getattr(task_function, "call", None)) is not None:  # a task of ours, not another application's
+            if not call.resumed:
+                refuse_completed_sweep(Path(config.hydra.sweep.dir))  # before Hydra writes its multirun.yaml
             call.sweep = Path(config.hydra.sweep.dir)  # to be summarized, whoever launches the jobs
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

@@ -46,9 +46,13 @@ class Events:
             self.add(summary)
 
     def save(self, folder: Path) -> None:
-        """Write the event file into a run's folder."""
-        with atomic_write(folder / f"events.out.tfevents.{int(time.time())}.zsteer") as temporary:
+        """Write the event file into a run's folder, in place of what a run that was killed left there."""
+        stale = set(folder.glob("events.out.tfevents.*.zsteer"))
+        path = folder / f"events.out.tfevents.{int(time.time())}.zsteer"
+        with atomic_write(path) as temporary:
             temporary.write_bytes(b"".join(_record(event.SerializeToString()) for event in self.events))
+        for other in stale - {path}:
+            other.unlink()
 
 
 def _record(data: bytes) -> bytes:

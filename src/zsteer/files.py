@@ -23,7 +23,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` if the block ends well and removed if it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    # A name that TensorBoard takes for no event file, and the suffix by which some writers choose a format.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -37,14 +38,18 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 def read_sidecar(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
     """The `config` and `figures` that a training run of ours wrote beside its weights; {} for other weights."""
     path = Path(checkpoint).with_suffix(".json") if checkpoint else None
-    if path is None or not path.is_file():
-        return {}
+    about = None if path is None or not path.is_file() else read_json(path)
+    if isinstance(about, dict) and all(isinstance(about.get(part), dict) for part in ("config", "figures")):
+        return about
+    return {}
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file holds; None if it is damaged."""
     try:
-        about = json.loads(path.read_text())
-    except ValueError:
-        return {}
-    ours = isinstance(about, dict) and all(isinstance(about.get(part), dict) for part in ("config", "figures"))
-    return about if ours else {}
+        return json.loads(Path(path).read_text())
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

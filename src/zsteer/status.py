@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from zsteer.files import is_main_process, write_json
+from zsteer.files import is_main_process, read_json, write_json
 
 
 class Terminated(BaseException):
@@ -46,6 +47,39 @@ def write_status(folder: Path, state: str, seconds: float, **more: str) -> None:
     """Write a job's `status.json`."""
     if is_main_process():
         write_json(folder / "status.json", {"state": state, **more, "seconds": round(seconds, 3)})
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What a job's `status.json` says; {} without one, and a failure where a power cut has emptied it."""
+    path = folder / "status.json"
+    if not path.is_file():
+        return {}
+    status = read_json(path)
+    if isinstance(status, dict) and "state" in status:
+        return status
+    return {"state": "failed", "error": f"{path} is damaged; run the job again"}
+
+
+def refuse_completed(folder: Path, key: str) -> None:
+    """
+    Raises:
+        ValueError: the folder holds a completed run, which nothing may write over.
+    """
+    if read_status(folder).get("state") == "completed":
+        raise ValueError(f"{key}={folder} already holds a completed run; name another folder")
+
+
+def refuse_completed_sweep(folder: Path) -> None:
+    """
+    Raises:
+        ValueError: the folder holds jobs that are completed; a sweep that is resumed leaves them as they are.
+    """
+    for status in sorted(folder.glob("*/status.json")):
+        if read_status(status.parent).get("state") == "completed":
+            raise ValueError(
+                f"hydra.sweep.dir={folder} already holds a completed run, {status.parent.name}; go on with that sweep "
+                f"by resume={folder}, or name another folder"
+            )
 
 
 def write_failure(folder: Path, error: BaseException, seconds: float) -> None:

@@ -208,14 +208,21 @@ def test_scores_that_are_not_finite_end_the_run_and_keep_the_steps_before(comman
     assert len(load_file(ended.folder / "history.safetensors")["noise"]) >= 1
 
 
-def test_a_completed_run_is_not_overwritten(command, tmp_path):
+@pytest.mark.parametrize("word", ["hydra.run.dir={}", "++hydra.run.dir={}", "hydra.run.dir='{}'", "experiment=fixed"])
+def test_a_completed_run_is_not_overwritten_however_its_folder_is_named(command, tmp_path, word):
     folder = tmp_path / "kept"
-    words = ("num_steps=1", "num_images=1", "judge=none", f"hydra.run.dir={folder}")
-    assert command("steer", *words).code == 0
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    preset = tmp_path / "configs" / "experiment" / "fixed.yaml"
+    preset.write_text(f"# @package _global_\nhydra:\n  run:\n    dir: {folder}\n")
+    words = ("--config-dir", str(preset.parents[1]), "num_steps=1", "num_images=1", "judge=none", word.format(folder))
+    elsewhere = () if "hydra" in word else ("hydra.sweep.dir=unused",)  # so that the fixture names no folder
+    assert command("steer", *words, *elsewhere).code == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    ended = command("steer", *words, "target=Male")
-    assert ended.code != 0
-    assert "already holds a completed run" in ended.err
+    ended = command("steer", *words, *elsewhere, "target=Male")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == (
+        f"error: hydra.run.dir={folder} already holds a completed run; name another folder"
+    )
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -266,6 +273,11 @@ SETTINGS = {
         ["target='Smiling'", "the judge", "judge=none"],
     ),
     "images that the classifier cannot take": (["classifier.network.im_chan=1"], ["classifier"]),
+    "a judge that was never trained": (
+        ["judge=residual", "judge.checkpoint=null"],
+        ["judge.checkpoint=null", "ResidualClassifier untrained"],
+    ),
+    "a classifier that was never trained": (["classifier=residual"], ["classifier.checkpoint=null", "untrained"]),
     "weights that one must bring": (["generator=dcgan"], ["generator.checkpoint is missing"]),
     "a class that does not exist": (["generator.network._target_=zsteer.networks.Generatr"], ["Generatr"]),
     "a class that is no network": (["generator.network={_target_: builtins.dict}"], ["generator.network"]),

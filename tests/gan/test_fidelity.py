@@ -110,7 +110,7 @@ def test_figures_carry_their_protocol():
 def test_inception_without_its_file_or_library_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="inception=nowhere.pth: no such file"):
         inception_embedding("nowhere.pth")
-    (tmp_path / "weights.pth").write_bytes(b"")
+    torch.save({}, tmp_path / "weights.pth")
 
     def missing(*_, **__):
         raise ModuleNotFoundError
@@ -118,6 +118,23 @@ def test_inception_without_its_file_or_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fidelity, "FrechetInceptionDistance", missing)
     with pytest.raises(ValueError, match=r"needs torch-fidelity: pip install 'zsteer\[inception\]'"):
         inception_embedding(str(tmp_path / "weights.pth"))
+
+
+class Malicious:
+    """A pickle that would create a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+def test_a_file_of_inceptions_weights_that_would_run_code_is_refused(tmp_path):
+    torch.save(Malicious(tmp_path / "ran"), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="scores.inception=.*refused: the file would run code"):
+        inception_embedding(str(tmp_path / "weights.pth"), key="scores.inception")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_inceptions_features_are_torch_fidelitys_from_a_file_of_its_weights(tmp_path, monkeypatch):
@@ -134,6 +151,6 @@ def test_inceptions_features_are_torch_fidelitys_from_a_file_of_its_weights(tmp_
         (expected,) = network(images)
     assert found.shape == (2, 2048) and logits.shape == (2, 0)
     torch.testing.assert_close(found, expected)
-    (tmp_path / "other.pth").write_bytes(b"no weights")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="inception=.*other.pth does not hold the weights"):
         inception_embedding(str(tmp_path / "other.pth"))

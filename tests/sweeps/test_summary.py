@@ -131,3 +131,40 @@ def test_hydras_own_launcher_is_refused_several_devices(command):
     ended = command("train_gan", *words, sweep=True)
     assert ended.code != 0
     assert "trainer.devices=2 must be 1 in a sweep by hydra/launcher=basic" in ended.err
+
+
+def test_damaged_files_of_a_job_fail_that_job_alone(command):
+    swept = command("steer", *GRID, sweep=True)
+    assert swept.code == 0, swept.err
+    jobs = sorted(path.parent for path in swept.folder.glob("*/status.json"))
+    (jobs[0] / "status.json").write_bytes(b"")  # as after a power cut
+    (jobs[1] / "metrics.json").write_text('{"target": "Smil')
+    (jobs[2] / "history.safetensors").write_bytes(b"\\0" * 40)
+    summary = summarize(swept.folder)
+    rows = summary.table.set_index("job")
+    assert list(rows["state"].iloc[:3]) == ["failed", "failed", "completed"]
+    assert "status.json is damaged; run the job again" in rows["error"].iloc[0]
+    assert "metrics.json is damaged; run the job again" in rows["error"].iloc[1]
+    again = command("steer", *GRID, f"resume={swept.folder}", sweep=True)
+    assert jobs[0].name in {path.name for path in jobs} and again.code == 0, again.err
+    assert read_jobs(swept.folder)[0]["state"] == "completed"
+
+
+def test_a_finished_sweeps_folder_takes_no_other_sweep(command):
+    swept = command("steer", *GRID, sweep=True)
+    before = (swept.folder / "multirun.yaml").read_bytes()
+    other = command("steer", *GRID, "seed=5", f"++hydra.sweep.dir={swept.folder}", sweep=True)
+    assert other.code == 1
+    assert "already holds a completed run" in other.err.splitlines()[-1]
+    assert (swept.folder / "multirun.yaml").read_bytes() == before
+
+
+def test_points_of_a_job_that_was_killed_are_not_doubled(command):
+    ended = command("steer", "num_steps=2", "num_images=1", "judge=none")
+    (events,) = ended.folder.glob("*tfevents*")
+    events.rename(ended.folder / "events.out.tfevents.1.zsteer")  # of an earlier second
+    (ended.folder / "status.json").write_text('{"state": "failed"}')
+    again = command("steer", "num_steps=2", "num_images=1", "judge=none", f"hydra.run.dir={ended.folder}")
+    assert again.code == 0, again.err
+    (events,) = ended.folder.glob("*tfevents*")
+    assert events.name != "events.out.tfevents.1.zsteer"

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import signal
+import tempfile
 
 import pytest
 import torch
@@ -518,3 +519,9 @@ def test_figures_say_how_many_images_were_trained_on_not_how_many_were_asked_for
     figures, folder, _ = run("train_classifier", *CLASSIFIER, "max_images=64", "+trainer.max_steps=2")
     assert figures["num_images"] == 32
     assert json.loads((folder / "classifier.json").read_text())["figures"]["num_images"] == 32
+
+
+def test_checkpoints_make_no_use_of_the_systems_temporary_folder(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))  # where nothing can be written
+    _, folder, _ = run("train_gan", *GAN, "max_images=16")
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["progress"]["num_images"] == 16

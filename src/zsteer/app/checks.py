@@ -53,6 +53,7 @@ def steer(cfg: DictConfig) -> None:
     trainer(cfg, STEERING_WORDS)
     for role in NETWORKS:
         network(cfg, role)
+        trained(cfg, role)
     unconditional(cfg)
     names = attributes.steerable(cfg.classifier, "classifier")
     target(cfg.target, cfg.classifier, names)
@@ -142,6 +143,7 @@ def train_gan(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     training(cfg, "generator", "discriminator", "judge")
+    trained(cfg, "judge")
     # Without float16, whose range a penalty's gradients leave.
     choice(cfg.trainer.precision, "trainer.precision", ("auto", *PRECISIONS))
     trainer(cfg, GAN_WORDS)
@@ -240,8 +242,19 @@ def needed(cfg: DictConfig, by: str, roles: Sequence[str]) -> None:
         network(cfg, role)
         if cfg[role] is None:
             raise ValueError(f"{role}=none: {by} needs one")
+        trained(cfg, role)
         if role == "generator":
             unconditional(cfg)
+
+
+def trained(cfg: DictConfig, role: str) -> None:
+    """No network whose answers are reported has the random weights that our classes and torchvision's start with."""
+    section = cfg[role]
+    if section is None or section.get("checkpoint") is not None or section.network.get("weights") is not None:
+        return
+    kind = str(section.network._target_)
+    if kind.startswith(("zsteer.", "torchvision.")):
+        raise ValueError(f"{role}.checkpoint=null leaves {kind} untrained; give the path of trained weights")
 
 
 def network(cfg: DictConfig, role: str) -> None:

@@ -4,7 +4,6 @@ A command's config is composed by Hydra, checked, and performed; what goes wrong
 torch, so that `--help` and errors of composing and checking come at once.
 """
 
-import json
 import os
 import re
 import signal
@@ -20,13 +19,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra, word_of
 from zsteer.files import atomic_write, is_main_process
-from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, terminate
+from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE
 from zsteer.sweeps.launching import objective_of
 
@@ -86,7 +86,6 @@ class Command:
         verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
         try:
             sys.argv[1:] = in_full(self.name, resumable(sys.argv[1:], call))
-            refuse_finished(sys.argv[1:], call)
             with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra then leaves its errors to us
                 try:
                     task()
@@ -94,7 +93,7 @@ class Command:
                     summarize_sweep(call)
             if call.failures:  # which a launcher has not raised, so that its other jobs still ran
                 raise ValueError("; ".join(call.failures))
-        except USER_ERRORS as error:
+        except (*USER_ERRORS, FolderTaken) as error:
             if verbose:
                 raise
             for line in call.failures or [describe(named_folder(error, call))]:
@@ -132,7 +131,7 @@ class Command:
                 if folder is None:
                     return self.perform(cfg, None)
                 folder = Path(folder)
-                refuse_finished([f"folder={folder}"], Call(), key="folder")
+                refuse_completed(folder, "folder")
                 try:
                     write_config(folder, cfg, words)
                 except OSError as error:
@@ -214,26 +213,22 @@ def resumable(words: Sequence[str], call: Call) -> list[str]:
     return [*rest, f"hydra.sweep.dir={resumed[-1]}"]
 
 
-def refuse_finished(words: Sequence[str], call: Call, key: str = "hydra.run.dir") -> None:
-    """Refuse a folder that already holds a completed run or sweep, before Hydra writes this one's config over its own.
+class FolderTaken(BaseException):
+    """A run's folder holds a completed run. Of what is an Exception, Hydra would make a warning."""
 
-    A sweep that is resumed may have completed jobs, which are left as they are.
 
-    Args:
-        key: of the words, the one that names the folder of a run.
+class RefuseCompleted(Callback):
+    """Looks at a run's folder, whoever named it, before Hydra writes this run's config over a completed one's."""
 
-    Raises:
-        ValueError: the folder holds one.
-    """
-    for word in words:
-        name, _, value = word.partition("=")
-        folders = [Path(value)] if name == key else []
-        if name == "hydra.sweep.dir" and not call.resumed:
-            folders = Path(value).glob("*")
-        for folder in folders:
-            status = folder / "status.json"
-            if status.is_file() and json.loads(status.read_text())["state"] == "completed":
-                raise ValueError(f"{name}={value} already holds a completed run; name another folder")
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """
+        Raises:
+            FolderTaken: it holds one.
+        """
+        try:
+            refuse_completed(Path(config.hydra.run.dir), "hydra.run.dir")
+        except ValueError as error:
+            raise FolderTaken(str(error)) from None
 
 
 def named_folder(error: BaseException, call: Call) -> BaseException:

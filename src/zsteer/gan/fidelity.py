@@ -16,6 +16,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
 from zsteer.data.faces import scale
+from zsteer.networks.checkpoints import read
 from zsteer.networks.inference import frozen, pooled_features
 from zsteer.pictures import to_uint8
 
@@ -63,10 +64,12 @@ def inception_embedding(weights: str, device: torch.device | str = "cpu", key: s
     """Inception-v3's pooled features as published figures have them (Heusel et al. 2017), from a file of its weights.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; or torch-fidelity, whose network it is, is not installed.
+        FileNotFoundError, ValueError: no such file, or one that would run code; or torch-fidelity, whose network it is,
+            is not installed.
     """
     if not Path(weights).is_file():
         raise FileNotFoundError(f"{key}={weights}: no such file; torch-fidelity publishes Inception's weights")
+    read(Path(weights), f"{key}={weights}")  # which refuses what torch-fidelity would run
     try:
         # Without antialiasing: the resize of the published figures, whose features of another resize differ.
         distance = FrechetInceptionDistance(2048, feature_extractor_weights_path=weights, antialias=False)

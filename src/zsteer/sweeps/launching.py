@@ -4,7 +4,6 @@ The launchers that Hydra knows (`hydra_plugins.zsteer_launchers`) hand their job
 job's failure takes no other with it, and a sweep that is resumed leaves the jobs that are completed.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from zsteer.files import atomic_write, is_main_process
-from zsteer.status import describe, write_failure
+from zsteer.files import atomic_write, is_main_process, read_json
+from zsteer.status import describe, read_status, refuse_completed_sweep, write_failure
 from zsteer.sweeps.hydra_internals import Composer
 
 
@@ -35,8 +34,10 @@ class Launched:
 
     @property
     def completed(self) -> bool:
-        """Whether its folder says so."""
-        return status_of(self.folder).get("state") == "completed"
+        """Whether its folder says so, and has its figures where a job has some."""
+        metrics = self.folder / "metrics.json"
+        whole = not metrics.is_file() or isinstance(read_json(metrics), dict)
+        return whole and read_status(self.folder).get("state") == "completed"
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Sweep:
         # The task is an `app.main.Task`.
         self.call, self.check = self.task.call, self.task.command.check
         self.folder = Path(self.config.hydra.sweep.dir)
+        if self.first == 0 and not self.call.resumed:  # later batches of a search find those before
+            refuse_completed_sweep(self.folder)
         if is_main_process():
             self.folder.mkdir(parents=True, exist_ok=True)
         self.call.sweep, self.call.started = self.folder, True
@@ -126,16 +129,10 @@ class Sweep:
         return returned
 
 
-def status_of(folder: Path) -> dict[str, Any]:
-    """What a job's `status.json` says; {} if it has none."""
-    path = folder / "status.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def kept_objective(job: Launched) -> Any:
     """What the sweeper gets of a job that is completed, from its folder."""
     metrics = job.folder / "metrics.json"
-    return objective_of(json.loads(metrics.read_text()), job.cfg) if metrics.is_file() else None
+    return objective_of(read_json(metrics), job.cfg) if metrics.is_file() else None
 
 
 def objective_of(metrics: Mapping[str, Any], cfg: DictConfig) -> Any:

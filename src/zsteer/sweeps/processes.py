@@ -13,8 +13,9 @@ from hydra.core.utils import JobReturn
 from tqdm import tqdm
 
 from zsteer.settings import whole_number
+from zsteer.status import read_status
 from zsteer.sweeps.hydra_internals import options_of_command
-from zsteer.sweeps.launching import Launched, Sweep, kept_objective, status_of
+from zsteer.sweeps.launching import Launched, Sweep, kept_objective
 
 
 def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -> list[JobReturn]:
@@ -60,7 +61,7 @@ def _run_process(sweep: Sweep, job: Launched, gpu: str | None, processes: list[s
         process = subprocess.Popen(_command_of(sweep, job), stdout=log, stderr=log, env=environment)
         processes.append(process)
         code = process.wait()
-    status = status_of(job.folder)
+    status = read_status(job.folder)
     if code == 0 and status.get("state") == "completed":
         job.result = kept_objective(job)
     elif status.get("state") == "failed":

@@ -1,6 +1,5 @@
 """A sweep's folder as a table, pictures and a run in TensorBoard."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from zsteer.evaluation.frontier import Point, draw_frontier
 from zsteer.events import Events
-from zsteer.files import write_table
+from zsteer.files import read_json, write_table
 from zsteer.pictures import Png, save_picture, sheet
 from zsteer.statistics import bootstrap_interval
+from zsteer.status import read_status
 from zsteer.steering.history import FILE as HISTORY
 
 Row = dict[str, Any]
@@ -82,9 +82,10 @@ def _job_number(job: Path) -> tuple[int, str]:
 
 
 def _read_job(folder: Path, job: Path) -> Row:
-    status = json.loads((job / "status.json").read_text())
-    metrics = job / "metrics.json"
-    figures = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    status, metrics = read_status(job), job / "metrics.json"
+    figures = read_json(metrics) if metrics.is_file() else {}
+    if not isinstance(figures, Mapping):
+        status, figures = {"state": "failed", "error": f"{metrics} is damaged; run the job again"}, {}
     row: Row = {
         "job": job.relative_to(folder).as_posix(),
         "state": status["state"],
@@ -128,9 +129,12 @@ def intervals(folder: Path, row: Row) -> Row:
     path = folder / row["job"] / HISTORY
     if row.get("gain_judge") is None or not path.is_file():
         return {}
-    with safe_open(path, framework="numpy") as file:
-        known = set(file.keys())
-        parts = {figure: file.get_tensor(name) for figure, name in BY_IMAGE.items() if name in known}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            known = set(file.keys())
+            parts = {figure: file.get_tensor(name) for figure, name in BY_IMAGE.items() if name in known}
+    except (SafetensorError, OSError):  # damaged: its figures stand without intervals
+        return {}
     bounds = {}
     for figure, values in parts.items():
         low, high = bootstrap_interval(values)
@@ -157,8 +161,8 @@ def draw_sheet(folder: Path, lines: Mapping[str, Sequence[Row]]) -> Png | None:
     for name, rows in lines.items():
         for row in rows:
             path = folder / row["job"] / HISTORY
-            if row["state"] == "completed" and path.is_file():
-                cells.setdefault(name, {})[row["penalty_weight"]] = _first_image(path)
+            if row["state"] == "completed" and (image := _first_image(path)) is not None:
+                cells.setdefault(name, {})[row["penalty_weight"]] = image
     if not cells:
         return None
     weights = sorted({weight for images in cells.values() for weight in images})
@@ -166,16 +170,17 @@ def draw_sheet(folder: Path, lines: Mapping[str, Sequence[Row]]) -> Png | None:
     return sheet(shown, [f"λ={weight:g}" for weight in weights])
 
 
-def _first_image(history: Path) -> np.ndarray:
-    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`."""
-    with safe_open(history, framework="numpy") as file:
-        return np.concatenate(list(file.get_tensor("first_image")), axis=2).transpose(1, 2, 0)
+def _first_image(history: Path) -> np.ndarray | None:
+    """The first image of a job at the start and the end, beside each other: uint8 `[h, 2w, 3]`; None if damaged."""
+    try:
+        with safe_open(history, framework="numpy") as file:
+            return np.concatenate(list(file.get_tensor("first_image")), axis=2).transpose(1, 2, 0)
+    except (SafetensorError, OSError):
+        return None
 
 
 def write_events(folder: Path, pictures: Mapping[str, Png]) -> None:
     """The sweep's own run in TensorBoard: its pictures, beside the jobs' runs and their HParams rows."""
-    for stale in folder.glob("events.out.tfevents.*"):
-        stale.unlink()
     events = Events()
     for tag, picture in pictures.items():
         events.image(tag, picture, 0)

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from zsteer.networks.checkpoints import check_same, read
@@ -34,10 +35,21 @@ def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended
         max_epochs=ended_epochs + 1,
         use_distributed_sampler=False,
         logger=folder is not None and TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        plugins=[InPlaceCheckpoints()],
         enable_checkpointing=False,  # Lightning's looks at the clock only under automatic optimization
         callbacks=[*kept, *callbacks],
         _convert_="all",
     )
+
+
+class InPlaceCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint where it shall be; Lightning's way leads through the system's temporary folder.
+
+    That one may be full while the run's disk is not, and keeps what a kill leaves behind.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        torch.save(checkpoint, path)
 
 
 def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
