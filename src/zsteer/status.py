@@ -129,7 +129,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
         # Classes check their own settings. Where their words name no key, Hydra's place in the config does.
         place = re.search(r"full_key: (.+)", text)
-        named = "" if place is None or re.match(r"[\w.]+[=:]", str(cause)) else f"{place[1]}: "
+        keyed = re.match(r"\w+(\.\w+)+\b|\w+=", str(cause))
+        named = "" if place is None or keyed else f"{place[1]}: "
         return named + describe(cause)
     if cause is not None and isinstance(error, HydraException | OmegaConfBaseException) and str(cause) not in text:
         text = f"{text}: {cause}"

@@ -19,7 +19,8 @@ from places import GOLDEN_NETWORKS
 from safetensors.torch import load_file
 
 import zsteer
-from zsteer.app.composition import compose, word_of
+from zsteer.app.composition import compose
+from zsteer.sweeps.hydra_internals import word_of
 
 STEER = (*GOLDEN_NETWORKS, "num_images=2", "num_steps=2", "trainer=cpu")
 SMALL = (

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from zsteer.app.composition import CONFIGS, compose
 from zsteer.steering.history import History
 from zsteer.steering.session import Session, group_of
+from zsteer.sweeps.hydra_internals import word_of
 
 QUICK = ("num_steps=2", "num_images=2", "judge=none")
 
@@ -220,10 +221,10 @@ def test_two_ranks_steer_as_one(command, tmp_path):
 
 
 def test_training_jobs_are_processes_of_their_own(tmp_path):
-    folder = tmp_path / "sweep"
+    folder = tmp_path / "try (2), it's=[a]" / "sweep"  # of a name that Hydra's grammar has to have quoted
     data = (f"data.root={tmp_path}", "data.num_train=64", "data.num_val=16", "data.num_test=16", "data.batch_size=16")
     words = ("-m", "max_images=320,0", "classifier.network.hidden_dim=4", "trainer=cpu", *data)
-    ended = script("train_classifier", *words, "hydra.launcher.num_parallel=2", f"hydra.sweep.dir={folder}")
+    ended = script("train_classifier", *words, "hydra.launcher.num_parallel=2", word_of("hydra.sweep.dir", folder))
     assert ended.returncode == 1
     rows = jobs_of(folder)
     assert [row["state"] for row in rows] == ["completed", "failed"]

@@ -358,7 +358,7 @@ def test_settings_of_a_gan_that_cannot_be_are_refused_before_the_data_are_made(c
         (["gan.condition=41"], "gan.condition=41 must be at most 40, the data's targets"),
         (["gan.condition=2", "discriminator.network.im_chan=3"], "discriminator.network cannot take images"),
         (
-            ["generator=r3gan_small", "generator.network.widths=[16,16,16,16]", "discriminator=sngan"],
+            ["generator=r3gan_small", "generator.network.widths=[16,16,16,16]", "discriminator=sngan", "judge=none"],
             "generator.network makes images of 32×32 pixels, and the data's have 64×64; they must agree",
         ),
         (["scores.num_samples=16", "data.num_val=3"], "the data's val split has 3 images; FID and the like need more"),

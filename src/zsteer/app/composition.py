@@ -8,10 +8,9 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -96,28 +95,3 @@ def compose(
     """
     with nullcontext() if inside else own_hydra(config_dir):
         return hydra.compose(script, in_full(script, words))
-
-
-def word_of(key: str, value: Any) -> str:
-    """A setting as a word of the command line, in Hydra's grammar."""
-    return f"{key}={_written(value)}"
-
-
-def _written(value: Any) -> str:
-    if hasattr(value, "item"):  # of NumPy's and torch's scalars
-        value = value.item()
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_written, value)) + "]"
-    text = str(value)
-    if re.fullmatch(r"[A-Za-z_][\w./+-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
-        return text  # bare, because Hydra takes no quoted name of a config group's choice
-    quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
-    return f"'{quoted}'"

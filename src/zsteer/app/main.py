@@ -24,10 +24,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra, word_of
+from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
 from zsteer.files import atomic_write, is_main_process
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
-from zsteer.sweeps.hydra_internals import VERSION_BASE
+from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
 from zsteer.sweeps.launching import objective_of
 
 
@@ -206,11 +206,12 @@ def resumable(words: Sequence[str], call: Call) -> list[str]:
     resumed = [word.partition("=")[2] for word in words if word.startswith("resume=")]
     if not resumed:
         return list(words)
-    if not (Path(resumed[-1]) / "multirun.yaml").is_file():
-        raise ValueError(f"resume={resumed[-1]} must be a sweep's folder; it has no multirun.yaml")
+    folder = resumed[-1].strip("'\"")  # quoted as Hydra wants it, or not
+    if not (Path(folder) / "multirun.yaml").is_file():
+        raise ValueError(f"resume={folder} must be a sweep's folder; it has no multirun.yaml")
     call.resumed = True
-    rest = [word for word in words if not word.startswith(("resume=", "hydra.sweep.dir="))]
-    return [*rest, f"hydra.sweep.dir={resumed[-1]}"]
+    rest = [word for word in words if not re.match(r"resume=|\+*hydra\.sweep\.dir=", word)]
+    return [*rest, word_of("hydra.sweep.dir", folder)]
 
 
 class FolderTaken(BaseException):

@@ -1,8 +1,9 @@
 """What is used of Hydra beyond its documented interface, but for the sweeper that `hydra_plugins` extends."""
 
 import copy
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,28 @@ class Composer:
             group = self.loader.get_group_options(key, results_filter=None)  # choices, or groups of choices
             self._plain[key] = not override.is_hydra_override() and not group
         return self._plain[key] and override.package is None
+
+
+def word_of(key: str, value: Any) -> str:
+    """A setting as a word of the command line, in Hydra's grammar."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    if hasattr(value, "item"):  # of NumPy's and torch's scalars
+        value = value.item()
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_written, value)) + "]"
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z_][\w./+-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
+        return text  # bare, because Hydra takes no quoted name of a config group's choice
+    quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
+    return f"'{quoted}'"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from zsteer.settings import whole_number
 from zsteer.status import read_status
-from zsteer.sweeps.hydra_internals import options_of_command
+from zsteer.sweeps.hydra_internals import options_of_command, word_of
 from zsteer.sweeps.launching import Launched, Sweep, kept_objective
 
 
@@ -76,5 +76,5 @@ def _command_of(sweep: Sweep, job: Launched) -> list[str]:
     """The command that runs a job alone, in its folder."""
     ours = ("hydra.mode=", "hydra.sweep", "hydra/sweep", "hydra.run", "hydra.launcher", "hydra/launcher")
     hydras = [word for word in sweep.config.hydra.overrides.hydra if not word.startswith(ours)]
-    alone = ["hydra.mode=RUN", f"hydra.run.dir={job.folder}"]
+    alone = ["hydra.mode=RUN", word_of("hydra.run.dir", job.folder)]
     return [sys.executable, sys.argv[0], *options_of_command(), *job.overrides, *hydras, *alone]
