@@ -14,7 +14,7 @@ def test_cosine_goes_from_start_to_end_and_stays(images, expected):
 
 @pytest.mark.parametrize("num", [0, -5])
 def test_a_schedule_over_no_images_is_refused(num):
-    with pytest.raises(ValueError, match=f"a schedule's num_images=.* must be more than 0"):
+    with pytest.raises(ValueError, match="a schedule's num_images=.* must be more than 0"):
         Cosine(1.0, 0.0, num)
 
 
