@@ -1,6 +1,6 @@
 """The jobs of a sweep as Hydra's launchers get them: composed, each with a folder, and what became of them.
 
-The launchers that Hydra knows (`hydra_plugins.zsteer_launchers`) hand their jobs to `batches` or to `processes`. One
+The launchers that Hydra knows (`hydra_plugins.zsteer_launchers`) hand their jobs to `vectorized` or to `processes`. One
 job's failure takes no other with it, and a sweep that is resumed leaves the jobs that are completed.
 """
 

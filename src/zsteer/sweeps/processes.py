@@ -1,4 +1,4 @@
-"""Jobs as processes of their own, several at a time, each with devices of its own."""
+"""The launcher of `hydra/launcher=processes`: jobs as processes of their own, each with devices of its own."""
 
 import os
 import subprocess

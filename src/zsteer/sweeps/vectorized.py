@@ -1,4 +1,4 @@
-"""Jobs steered together as one batch, in this process."""
+"""The launcher of `hydra/launcher=vectorized`: jobs steered together as one batch, in this process."""
 
 import time
 from collections.abc import Sequence
