@@ -46,8 +46,8 @@ class VectorizedLauncher(Launcher):
         self.sweep = (hydra_context, task_function, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from zsteer.sweeps.vectorized import steer_together
         from zsteer.sweeps.launching import Sweep
+        from zsteer.sweeps.vectorized import steer_together
 
         return steer_together(Sweep(*self.sweep, job_overrides, initial_job_idx), self.max_rows)
 

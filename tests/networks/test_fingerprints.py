@@ -60,32 +60,22 @@ def test_settings_of_ours_count(network):
     assert fingerprint(Generator(hidden_dim=2)) != fingerprint(Generator(hidden_dim=2))  # other weights
 
 
-def make(seed=0, hidden_dim=2):
-    torch.manual_seed(seed)
-    return Generator(z_dim=4, hidden_dim=hidden_dim)
+def test_fingerprint_is_the_same_after_saving_and_loading(tmp_path, network):
+    save_weights(network, tmp_path / "c.safetensors", {})
+    assert fingerprint(load_weights(Classifier(hidden_dim=2), tmp_path / "c.safetensors")) == fingerprint(network)
+    assert re.fullmatch("[0-9a-f]{16}", fingerprint(network))
 
 
-@pytest.fixture
-def trained():
-    return make(seed=1)
+@pytest.mark.parametrize("name", ["classifier.0.0.weight", "classifier.3.0.bias", "classifier.2.1.running_var"])
+def test_fingerprint_changes_with_every_tensor(name, network):
+    before = fingerprint(network)
+    network.state_dict()[name].view(-1)[-1] += 1e-6
+    assert fingerprint(network) != before
 
 
-def test_fingerprint_is_the_same_after_saving_and_loading(tmp_path, trained):
-    save_weights(trained, tmp_path / "g.safetensors", {})
-    assert fingerprint(load_weights(make(), tmp_path / "g.safetensors")) == fingerprint(trained)
-    assert re.fullmatch("[0-9a-f]{16}", fingerprint(trained))
-
-
-@pytest.mark.parametrize("name", ["gen.0.0.weight", "gen.4.0.bias", "gen.2.1.running_var"])
-def test_fingerprint_changes_with_every_tensor(name, trained):
-    before = fingerprint(trained)
-    trained.state_dict()[name].view(-1)[-1] += 1e-6
-    assert fingerprint(trained) != before
-
-
-def test_fingerprint_does_not_depend_on_memory_format(trained):
-    before = fingerprint(trained)
-    assert fingerprint(trained.to(memory_format=torch.channels_last)) == before
+def test_fingerprint_does_not_depend_on_memory_format(network):
+    before = fingerprint(network)
+    assert fingerprint(network.to(memory_format=torch.channels_last)) == before
 
 
 def test_fingerprint_changes_with_the_structure_around_the_same_weights():
@@ -104,8 +94,7 @@ def test_fingerprint_of_a_foreign_network_changes_with_its_source(monkeypatch):
     assert prints[0] == prints[2] != prints[1]
 
 
-def test_fingerprint_changes_with_a_setting_that_is_no_weight(monkeypatch):
-    network = make()
+def test_fingerprint_changes_with_a_setting_that_is_no_weight(network, monkeypatch):
     before = fingerprint(network)
     monkeypatch.setattr(network, "truncation", 0.7, raising=False)
     assert fingerprint(network) != before
