@@ -34,7 +34,7 @@ demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
 
 # Several processes of one thread each: tests are small, and many of them wait for processes of their own.
 test: $(TESTS) ## run the whole suite, and measure which lines it reaches
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov
 
 lint: $(TESTS) ## check style, and that imports point one way
 	$(BIN)/ruff check .

@@ -49,3 +49,8 @@ def command(tmp_path, monkeypatch, capfd) -> Callable[..., Ended]:
 def own_cache(tmp_path_factory, monkeypatch):
     """Reference logits are cached by the test run, not in the user's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests wait for processes come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: not {"sweeps", "training", "app"} & set(item.path.parts))

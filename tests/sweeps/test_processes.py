@@ -1,0 +1,95 @@
+"""Sweeps over processes: jobs of their own, ranks that share rows, searches and clusters."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from places import GOLDEN_NETWORKS
+from swept import QUICK, history_of, jobs_of, script
+
+from zsteer.app.composition import CONFIGS
+from zsteer.sweeps.hydra_internals import word_of
+
+
+def test_two_ranks_steer_as_one(command, tmp_path):
+    words = [*GOLDEN_NETWORKS, "experiment=tutorial", "target=Smiling,Bangs", "num_images=3", "num_steps=3"]
+    words += ["trainer.precision=64-true", "hydra.launcher.max_rows=3"]
+    one = command("steer", *words, "trainer=cpu", sweep=True)
+    assert one.code == 0, one.err
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.sweep.dir={tmp_path / 'two'}")
+    ended = script("steer", "-m", *words, *two)
+    assert ended.returncode == 0, ended.stderr
+    jobs = [sorted(folder.glob("*/history.safetensors")) for folder in (one.folder, tmp_path / "two")]
+    assert [len(paths) for paths in jobs] == [2, 2]
+    for one, two in zip(*jobs, strict=True):
+        for name, tensor in history_of(one.parent).items():
+            torch.testing.assert_close(history_of(two.parent)[name], tensor, rtol=0, atol=1e-9)
+
+
+def test_training_jobs_are_processes_of_their_own(tmp_path):
+    folder = tmp_path / "try (2), it's=[a]" / "sweep"  # of a name that Hydra's grammar has to have quoted
+    data = (f"data.root={tmp_path}", "data.num_train=64", "data.num_val=16", "data.num_test=16", "data.batch_size=16")
+    words = ("-m", "max_images=320,0", "classifier.network.hidden_dim=4", "trainer=cpu", *data)
+    ended = script("train_classifier", *words, "hydra.launcher.num_parallel=2", word_of("hydra.sweep.dir", folder))
+    assert ended.returncode == 1
+    rows = jobs_of(folder)
+    assert [row["state"] for row in rows] == ["completed", "failed"]
+    assert "max_images=0" in ended.stderr.splitlines()[-1]
+    assert (folder / rows[0]["job"] / "classifier.safetensors").is_file()
+    assert "Testing" in (folder / rows[0]["job"] / "output.log").read_text()
+    again = script("train_classifier", *words, f"resume={folder}")
+    assert "max_images=0" in again.stderr.splitlines()[-1]
+    assert float(rows[0]["seconds"]) == float(jobs_of(folder)[0]["seconds"])  # it was not run again
+
+
+def test_a_process_that_is_killed_is_a_failed_job(tmp_path):
+    program = tmp_path / "train_gan.py"
+    program.write_text(
+        "import os, sys\n"
+        "from types import SimpleNamespace\n"
+        "from zsteer.app.commands import train_gan\n"
+        "from zsteer.gan import training\n"
+        "done = SimpleNamespace(metrics={}, report=str)\n"
+        "training.train = lambda cfg, folder: os.kill(os.getpid(), 9) if cfg.seed else done\n"
+        "train_gan()\n"
+    )
+    folder = tmp_path / "sweep"
+    words = [str(program), "-m", "seed=1,0", f"data.root={tmp_path}", f"hydra.sweep.dir={folder}"]
+    words += ["hydra.launcher.num_parallel=2"]
+    ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 1
+    assert [row["state"] for row in jobs_of(folder)] == ["failed", "completed"]
+    assert "was ended by signal 9" in ended.stderr.splitlines()[-1]
+
+
+def test_optuna_gets_the_objective_of_each_trial(tmp_path):
+    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", *QUICK[:2])
+    space = ("objective=gain_judge", "hydra.sweeper.direction=maximize", "penalty_weight=interval(0.0,1.0)")
+    ended = script("steer", *words, *space, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert ended.returncode == 0, ended.stderr
+    best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
+    gains = [float(row["gain_judge"]) for row in jobs_of(tmp_path / "sweep")]
+    assert len(gains) == 4
+    assert best.best_value == pytest.approx(max(gains))
+
+
+def test_a_sweep_runs_on_submitits_local_executor(tmp_path):
+    folder = tmp_path / "sweep"
+    words = ("-m", "hydra/launcher=submitit_local", "target=Smiling,Smilling", *QUICK)
+    ended = script("steer", *words, f"hydra.sweep.dir={folder}")
+    assert ended.returncode == 1
+    assert [row["state"] for row in jobs_of(folder)] == ["completed", "failed"]
+    assert "did you mean 'Smiling'" in ended.stderr.splitlines()[-1]
+
+
+def test_the_slurm_launcher_composes():
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        cfg = loader.load_configuration("steer", ["hydra/launcher=slurm"], run_mode=RunMode.MULTIRUN)
+    assert cfg.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert (cfg.hydra.launcher.gpus_per_node, cfg.hydra.launcher.array_parallelism) == (1, 32)
