@@ -136,6 +136,19 @@ def unconditional(cfg: DictConfig) -> None:
         )
 
 
+def sample(cfg: DictConfig) -> None:
+    """Check what is to be drawn.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    whole_number(cfg.num_images, "num_images", 1)
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
+    needed(cfg, "a picture", ["generator"])
+    if cfg.noise is not None:
+        existing_file(cfg.noise, "noise")
+
+
 def train_gan(cfg: DictConfig) -> None:
     """Check the settings of a GAN's training and of its networks.
 

@@ -44,6 +44,14 @@ def steer(cfg: DictConfig, folder: Path | None) -> "Steered":
     return steered
 
 
+@command(checks.sample)
+def sample(cfg: DictConfig, folder: Path | None) -> Result:
+    """Draw images of a generator."""
+    from zsteer.steering.samples import draw_samples
+
+    return draw_samples(cfg, folder)
+
+
 @command(checks.train_gan)
 def train_gan(cfg: DictConfig, folder: Path | None) -> Result:
     """Train a GAN on faces."""

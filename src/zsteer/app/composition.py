@@ -16,7 +16,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from zsteer.files import BUNDLE, is_main_process, slug
-from zsteer.sweeps.hydra_internals import hydra_of
+from zsteer.runs import is_run
+from zsteer.settings import NETWORKS
+from zsteer.sweeps.hydra_internals import hydra_of, written
 
 PACKAGE = Path(__file__).parents[1]
 # A wheel carries the configs inside the package; a clone has them at its root.
@@ -64,14 +66,21 @@ def experiments(script: str) -> list[str]:
 
 
 def in_full(script: str, words: Sequence[str]) -> list[str]:
-    """The words of a command line with its presets' names in full: `experiment=tutorial` means `steer`'s own."""
+    """The words of a command line with short forms in full.
+
+    `experiment=tutorial` means `steer`'s own preset, and `generator=RUN`, a folder, `generator.checkpoint=RUN`.
+    """
     known = experiments(script)
 
     def full(word: str) -> str:
         key, equals, names = word.partition("=")
-        if key != "experiment" or not equals:
-            return word
-        return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
+        if key == "experiment" and equals:
+            return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
+        unquoted = names.strip("'\"")
+        runs = [unquoted] if is_run(unquoted) else names.split(",")
+        if key in NETWORKS and all(map(is_run, runs)):
+            return f"{key}.checkpoint={','.join(map(written, runs))}"
+        return word
 
     return [full(word) for word in words]
 

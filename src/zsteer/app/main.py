@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
 from zsteer.files import atomic_write, is_main_process
+from zsteer.runs import put_files
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
 from zsteer.sweeps.launching import objective_of
@@ -103,6 +104,11 @@ class Command:
             if handler is not None:  # one that was not set from Python
                 signal.signal(signal.SIGTERM, handler)
 
+    def ready(self, cfg: DictConfig) -> None:
+        """Put files in place of the runs that a config names, and check it."""
+        put_files(cfg)
+        self.check(cfg)
+
     def from_python(
         self,
         words: Sequence[str],
@@ -126,7 +132,7 @@ class Command:
         with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
             refuse_hydras_words(self.name, words)
             cfg = compose(self.name, words, inside=True)
-            self.check(cfg)
+            self.ready(cfg)
             with _torch_state_kept():
                 if folder is None:
                     return self.perform(cfg, None)
@@ -173,7 +179,7 @@ class Task:
         try:
             with recorded(folder):
                 self.refuse_sweep_words(cfg, swept)
-                self.command.check(cfg)
+                self.command.ready(cfg)
                 result = self.command.perform(cfg, folder)
                 if is_main_process():
                     print(result.report(folder))

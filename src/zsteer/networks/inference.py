@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+BATCH_SIZE = 128  # images at a time, where only the memory cares
+
 
 def z_dim_of(generator: Any) -> int:
     """The length of the noise vectors that a generator takes.
@@ -19,6 +21,19 @@ def z_dim_of(generator: Any) -> int:
     if not isinstance(z_dim, int):
         raise ValueError(f"generator.network={type(generator).__name__} must have an integer attribute z_dim")
     return z_dim
+
+
+def noise_of(generator: Any, num: int, seed: int) -> Float[Tensor, "num z_dim"]:
+    """Standard normal noise of a generator, a function of the seed alone."""
+    return torch.randn(num, z_dim_of(generator), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def images_of(generator: nn.Module, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
+    """A generator's images in [-1, 1] of some noise, in float32, on the CPU."""
+    device = best_device()
+    network = frozen(generator, torch.float32, device)
+    return torch.cat([network(z.to(device, torch.float32)).cpu() for z in noise.split(BATCH_SIZE)])
 
 
 def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from zsteer.data import attributes
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.combined import Conjunction, JoinedClassifier
 from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.runs import trained_network
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
     if section.get("checkpoint") is not None:
         load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
     return network.eval()
+
+
+def load(path: str | Path) -> nn.Module:
+    """The network that a training run left, in eval mode, from the run's folder or from its weights.
+
+    Raises:
+        FileNotFoundError, ValueError: see `runs.trained_network` and `load_weights`.
+    """
+    weights, section = trained_network(Path(path))
+    return load_network(OmegaConf.create({**section, "checkpoint": str(weights), "checkpoint_key": None}), "network")
 
 
 def load_classifier(

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from zsteer.files import BUNDLE, atomic_write
 from zsteer.networks.fingerprints import fingerprint
-from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.networks.inference import BATCH_SIZE, frozen, noise_of
 
 NUM_SAMPLES = 2048
 SEED = 0
-BATCH_SIZE = 128
 BUNDLED = BUNDLE / "reference"
 
 Device = torch.device | str
@@ -52,7 +51,7 @@ def reference_logits(
 
 def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
     """The noise of the samples."""
-    return torch.randn(NUM_SAMPLES, z_dim_of(generator), generator=torch.Generator().manual_seed(SEED))
+    return noise_of(generator, NUM_SAMPLES, SEED)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zsteer.data import attributes
-from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.networks.inference import frozen, noise_of, z_dim_of
 from zsteer.networks.loading import Networks
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
@@ -22,14 +22,13 @@ def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_di
     """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`."""
     if cfg.noise is not None:
         return read_noise(Path(cfg.noise), z_dim_of(networks.generator))
-    random = torch.Generator().manual_seed(cfg.seed)
     if not cfg.where:
-        return torch.randn(cfg.num_images, z_dim_of(networks.generator), generator=random)
-    return sample_where(networks, dict(cfg.where), cfg.num_images, random)
+        return noise_of(networks.generator, cfg.num_images, cfg.seed)
+    return sample_where(networks, dict(cfg.where), cfg.num_images, torch.Generator().manual_seed(cfg.seed))
 
 
 def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
-    """The tensor `noise` of a safetensors file.
+    """The tensor `noise` of a safetensors file; of a run's history, which has one for each step, the last.
 
     Raises:
         ValueError: not such a file, or its tensor is not `[n ≥ 1, z_dim]`, floating and finite.
@@ -39,6 +38,8 @@ def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
             if "noise" not in file.keys():
                 raise ValueError(f"noise={path} has no tensor 'noise', only {', '.join(file.keys()) or 'none'}")
             noise = file.get_tensor("noise")
+            if noise.ndim == 3 and len(noise):
+                noise = noise[-1]
     except (SafetensorError, OSError) as error:
         raise ValueError(f"noise={path} is not a readable .safetensors file ({error})") from error
     if noise.ndim != 2 or noise.shape[1] != z_dim or len(noise) == 0:

@@ -53,7 +53,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         # The task is an `app.main.Task`.
-        self.call, self.check = self.task.call, self.task.command.check
+        self.call, self.check = self.task.call, self.task.command.ready
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.first == 0 and not self.call.resumed:  # later batches of a search find those before
             refuse_completed_sweep(self.folder)
