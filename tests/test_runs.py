@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from zsteer.networks.inference import noise_of
 from zsteer.runs import is_run, put_files
 
 NAMES = ["Smiling", "Male", "Eyeglasses"]
-SMALL = {
+SMALL: dict[str, Any] = {
     "data.num_train": 16,
     "data.num_val": 8,
     "data.num_test": 8,
@@ -30,12 +31,16 @@ SMALL = {
 def runs(tmp_path_factory):
     """The folders of a GAN's run and of two classifiers', with settings that are not the defaults."""
     root = tmp_path_factory.mktemp("runs (1)")
-    common = {**SMALL, "data.root": str(tmp_path_factory.mktemp("data"))}
-    gan = {"generator.network.z_dim": 8, "generator.network.hidden_dim": 2, "discriminator.network.hidden_dim": 2}
+    common: dict[str, Any] = {**SMALL, "data.root": str(tmp_path_factory.mktemp("data"))}
+    gan: dict[str, Any] = {
+        "generator.network.z_dim": 8,
+        "generator.network.hidden_dim": 2,
+        "discriminator.network.hidden_dim": 2,
+    }
     zsteer.train_gan("judge=none", folder=root / "gan", **common, **gan)
-    classifier = {"data.attributes": NAMES, "classifier.network.n_classes": 3}
+    classifier: dict[str, Any] = {"data.attributes": NAMES, "classifier.network.n_classes": 3}
     for name, seed in (("classifier", 0), ("judge", 1)):
-        more = {"classifier": "residual", "classifier.network.hidden_dim": 4, "seed": seed}
+        more: dict[str, Any] = {"classifier": "residual", "classifier.network.hidden_dim": 4, "seed": seed}
         zsteer.train_classifier(folder=root / name, **common, **classifier, **more)
     return root
 

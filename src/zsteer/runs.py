@@ -81,7 +81,7 @@ def replace_network(section: DictConfig, trained_as: str, weights: Path, key: st
 
     A regressor stays beside its classifier only where the attributes stay too: it would know nothing of other data.
     """
-    named = set(classes_of(OmegaConf.to_container(section).get("network", {})))
+    named = set(classes_of(OmegaConf.to_container(section)))
     own = section_of(weights, trained_as, key, known=named)
     with open_dict(section):
         if "attributes" in own and _names(own["attributes"]) != _names(section.get("attributes")):

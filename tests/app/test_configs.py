@@ -26,7 +26,7 @@ def choices(group: str) -> list[str]:
 def test_each_script_has_a_config_and_each_config_a_script():
     scripts = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
     assert scripts == SCRIPTS
-    assert len(scripts) == 8
+    assert {"steer", "train_gan", "train_classifier", "evaluate", "prepare_data", "summarize", "sample"} <= set(scripts)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -3,8 +3,8 @@
 import io
 
 import torch
-from places import GOLDEN_NETWORKS
 from PIL import Image
+from places import GOLDEN_NETWORKS
 from safetensors.torch import load_file
 from torchvision.transforms.functional import pil_to_tensor
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from zsteer.app import checks
 from zsteer.app.composition import compose, experiments
-from zsteer.app.main import Check, Command, Perform, Result
+from zsteer.app.main import Check, Command, Outcome, Perform
 from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_main_process
 
@@ -45,7 +45,7 @@ def steer(cfg: DictConfig, folder: Path | None) -> "Steered":
 
 
 @command(checks.sample)
-def sample(cfg: DictConfig, folder: Path | None) -> Result:
+def sample(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Draw images of a generator."""
     from zsteer.steering.samples import draw_samples
 
@@ -53,7 +53,7 @@ def sample(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.train_gan)
-def train_gan(cfg: DictConfig, folder: Path | None) -> Result:
+def train_gan(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Train a GAN on faces."""
     from zsteer.gan.training import train
 
@@ -61,7 +61,7 @@ def train_gan(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.train_classifier)
-def train_classifier(cfg: DictConfig, folder: Path | None) -> Result:
+def train_classifier(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Train an attribute classifier, or a judge."""
     from zsteer.classifier.training import train
 
@@ -69,7 +69,7 @@ def train_classifier(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.prepare_data)
-def prepare_data(cfg: DictConfig, folder: Path | None) -> Result:
+def prepare_data(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Convert a data set once into an image store."""
     from zsteer.data.faces import prepare_store
 
@@ -77,7 +77,7 @@ def prepare_data(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.compare)
-def compare(cfg: DictConfig, folder: Path | None) -> Result:
+def compare(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Compare steering methods at equal judged gain."""
     jobs = {name: [contender(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
     from zsteer.evaluation.comparison import compare
@@ -97,7 +97,7 @@ def contender(cfg: DictConfig, words: Sequence[str], target: str) -> DictConfig:
 
 
 @command(checks.directions)
-def directions(cfg: DictConfig, folder: Path | None) -> Result:
+def directions(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Name a source's directions by what the judge sees them do."""
     from zsteer.evaluation.directions import name_directions
 
@@ -122,7 +122,7 @@ def _moved_from_evaluate(words: list[str]) -> tuple[Command, list[str]] | None:
 
 
 @command(checks.evaluate, _moved_from_evaluate)
-def evaluate(cfg: DictConfig, folder: Path | None) -> Result:
+def evaluate(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Score a classifier, a judge or a generator."""
     if cfg.what == "generator":
         from zsteer.evaluation.generators import score_generator
@@ -134,7 +134,7 @@ def evaluate(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.summarize)
-def summarize(cfg: DictConfig, folder: Path | None) -> Result:
+def summarize(cfg: DictConfig, folder: Path | None) -> Outcome:
     """A sweep's folder into one table and its pictures."""
     from zsteer.sweeps.summary import summarize
 

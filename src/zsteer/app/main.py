@@ -33,7 +33,7 @@ from zsteer.sweeps.launching import objective_of
 
 
 @runtime_checkable
-class Result(Protocol):
+class Outcome(Protocol):
     """What a command gives."""
 
     @property
@@ -47,7 +47,7 @@ class Result(Protocol):
 
 
 Check = Callable[[DictConfig], None]
-Perform = Callable[[DictConfig, Path | None], Result]
+Perform = Callable[[DictConfig, Path | None], Outcome]
 
 
 @dataclass(frozen=True)

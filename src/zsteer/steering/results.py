@@ -16,6 +16,7 @@ from zsteer.data.attributes import EDITS
 from zsteer.events import Events
 from zsteer.files import write_json
 from zsteer.pictures import Png, captioned, grid_of, png, row_of, save_picture, to_uint8
+from zsteer.results import Result
 from zsteer.steering import metrics
 from zsteer.steering.history import History
 from zsteer.steering.judge import Judge
@@ -24,8 +25,8 @@ from zsteer.steering.metrics import Scored
 PICTURE = "steering.png"
 
 
-@dataclass(frozen=True)
-class Steered:
+@dataclass(frozen=True, repr=False)
+class Steered(Result):
     """What a job did: its history, its settings and figures as in `metrics.json`, its picture.
 
     `columns` are the classifier's of the target and of what it joins. `side_effects` is the judge's mean |Δ| / σ of
@@ -46,6 +47,23 @@ class Steered:
     def picture(self) -> Image:
         """One column per image, time downwards, the last row final; below, the judge's probabilities (a factor's σ)."""
         return to_pil_image(self.image)
+
+    @property
+    def strip(self) -> Image:
+        """One row per image, time to the right, the last column final."""
+        steps = sorted(self.history.images)
+        shown = torch.stack([self.history.images[step] for step in steps], dim=1)
+        return to_pil_image(grid_of(shown.flatten(0, 1), columns=len(steps)))
+
+    @property
+    def images(self) -> Float[Tensor, "n 3 h w"]:
+        """The final images, in [-1, 1]."""
+        return self.history.images[max(self.history.images)]
+
+    @property
+    def noise(self) -> Float[Tensor, "n z_dim"]:
+        """Where the noise ended."""
+        return self.history.noise[-1]
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -16,14 +16,15 @@ from zsteer.files import atomic_write, is_main_process, write_json
 from zsteer.networks.inference import images_of, noise_of, z_dim_of
 from zsteer.networks.loading import load_network, try_generator
 from zsteer.pictures import grid_of, save_picture
+from zsteer.results import Result
 from zsteer.steering.start import read_noise
 
 PICTURE = "samples.png"
 COLUMNS, MAX_SHOWN = 8, 64  # of the picture
 
 
-@dataclass(frozen=True)
-class Samples:
+@dataclass(frozen=True, repr=False)
+class Samples(Result):
     """Images `[n, 3, H, W]` in [-1, 1] of a generator, and their noise `[n, z_dim]`."""
 
     images: Float[Tensor, "n 3 h w"]

@@ -12,10 +12,11 @@ from torchvision.transforms.functional import to_pil_image
 
 from zsteer.files import write_json
 from zsteer.networks.checkpoints import save_weights
+from zsteer.results import Result
 
 
-@dataclass(frozen=True)
-class Trained:
+@dataclass(frozen=True, repr=False)
+class Trained(Result):
     """A trained network.
 
     Args:
