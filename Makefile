@@ -27,8 +27,8 @@ $(TESTS): $(RUNS)
 	@touch $@
 
 demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
-	$(BIN)/python scripts/steer.py 'where={Smiling: false}'
-	$(BIN)/python scripts/steer.py 'where={Smiling: false}' penalty_weight=0
+	$(BIN)/python scripts/steer.py
+	$(BIN)/python scripts/steer.py penalty_weight=0
 	@echo "Pictures:    outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
 

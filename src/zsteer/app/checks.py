@@ -105,9 +105,12 @@ def until(cfg: DictConfig) -> None:
 
 
 def where(cfg: DictConfig) -> None:
-    """Labels of the classifier, each true or false."""
+    """`auto`, or labels of the classifier, each true or false."""
+    if cfg.where == "auto":
+        return
     if not isinstance(cfg.where, Mapping | DictConfig | None):
-        raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
+        example = "as in where={Male: false}"
+        raise ValueError(f"where={cfg.where!r} must be auto, or map attributes to true or false, {example}")
     names = attributes.steerable(cfg.classifier, "classifier")
     if not attributes.needs_regressor(cfg.classifier, cfg.target):
         names = attributes.resolve(cfg.classifier.attributes)

@@ -40,6 +40,19 @@ def run_name() -> str:
     return os.environ["ZSTEER_RUN"]
 
 
+def job_name(words: Sequence[str]) -> str:
+    """A job of a sweep as a file name: its words, what was swept before what the whole command was given."""
+    return slug(sorted(words, key=lambda word: word in sys.argv))
+
+
+def explained(script: str) -> str:
+    """What a script's config says of its keys, without the choice of groups and Hydra's own section; for `--help`."""
+    blocks = (CONFIGS / f"{script}.yaml").read_text().split("\n\n")
+    head, _, _ = blocks[0].partition("defaults:")
+    own = [block for block in blocks[1:] if not block.startswith("hydra:")]
+    return "\n\n".join([head.rstrip(), *own]).replace("$", "$$")  # which Hydra takes for its own
+
+
 def accelerator() -> str:
     """`gpu` where torch sees a CUDA device, else `cpu`."""
     import torch
@@ -49,7 +62,8 @@ def accelerator() -> str:
 
 RESOLVERS = {
     "accelerator": accelerator,
-    "slug": slug,
+    "explained": explained,
+    "job_name": job_name,
     "reciprocal": lambda number: 1 / number,
     "plus": lambda one, other: one + other,
     "times": lambda one, other: one * other,

@@ -4,8 +4,10 @@ A command's config is composed by Hydra, checked, and performed; what goes wrong
 torch, so that `--help` and errors of composing and checking come at once.
 """
 
+import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import warnings
@@ -24,6 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import zsteer
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
 from zsteer.files import atomic_write, is_main_process
 from zsteer.runs import put_files
@@ -80,6 +83,8 @@ class Command:
             sys.argv[0] = str(script.with_name(script.name.replace(self.name, command.name)))
             sys.argv[1:] = [f"hydra.job.name={self.name}", *words]
             return command()
+        if "--version" in sys.argv[1:]:
+            return print(f"zsteer {zsteer.__version__}")
         ignore_lightnings_warnings()
         handler = signal.signal(signal.SIGTERM, terminate)
         call = Call()
@@ -176,16 +181,30 @@ class Task:
         swept = hydra_cfg.mode == RunMode.MULTIRUN
         if swept:
             self.call.sweep = Path(hydra_cfg.sweep.dir)
+        if not swept:
+            self.refuse_at_once(cfg, folder)
         try:
             with recorded(folder):
-                self.refuse_sweep_words(cfg, swept)
-                self.command.ready(cfg)
+                if swept:
+                    self.refuse_sweep_words(cfg, swept)
+                    self.command.ready(cfg)
                 result = self.command.perform(cfg, folder)
                 if is_main_process():
                     print(result.report(folder))
                 return objective_of(result.metrics, cfg)
         except BaseException as error:
             self.call.failures.append(f"{folder.name if swept else ''}{': ' if swept else ''}{describe(error)}")
+            raise
+
+    def refuse_at_once(self, cfg: DictConfig, folder: Path) -> None:
+        """Check a single run, which leaves no folder if it is refused: there is nothing in it but its config."""
+        try:
+            self.refuse_sweep_words(cfg, swept=False)
+            self.command.ready(cfg)
+        except Exception as error:
+            self.call.failures.append(describe(error))
+            if is_main_process() and {path.name for path in folder.iterdir()} <= {".hydra"}:
+                shutil.rmtree(folder)
             raise
 
     def refuse_sweep_words(self, cfg: DictConfig, swept: bool) -> None:
@@ -270,13 +289,16 @@ def ignore_lightnings_warnings() -> None:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Leave environment variables and warning filters as they were; Lightning sets some of both."""
-    before = dict(os.environ)
+    """Leave environment variables and warning filters as they were; Lightning sets some of both, and advertises."""
+    before, lightning = dict(os.environ), logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = lightning.level
     try:
         with warnings.catch_warnings():
             ignore_lightnings_warnings()
+            lightning.setLevel(max(level, logging.WARNING))
             yield
     finally:
+        lightning.setLevel(level)
         os.environ.clear()
         os.environ.update(before)
 

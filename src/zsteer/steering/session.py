@@ -78,7 +78,8 @@ class Session:
         Raises:
             ValueError: its noise does not fit, or `where` fits too few samples.
         """
-        start = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where))
+        aim = (cfg.target, cfg.edit) if cfg.where == "auto" else None
+        start = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where, aim))
         if start not in self._starts:
             self._starts[start] = starting_noise(cfg, self.networks).to(self.dtype)
         noise, names = self._starts[start], self.networks.classifier.names
@@ -154,7 +155,8 @@ class Session:
         history.check_finite()
         last = max(history.images)
         history.images = {step: images for step, images in history.images.items() if step in {*job.shown, last}}
-        return measured(job.settings, history, self.networks.classifier.names, self.references, self.judge)
+        classifier = self.networks.classifier
+        return measured(job.settings, history, classifier.names, self.references, self.judge, classifier.factors)
 
     @cached_property
     def judge(self) -> Judge | None:

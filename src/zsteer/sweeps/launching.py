@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
 from zsteer.files import atomic_write, is_main_process, read_json
-from zsteer.status import describe, read_status, refuse_completed_sweep, write_failure
+from zsteer.status import describe, refuse_completed_sweep, write_failure
 from zsteer.sweeps.hydra_internals import Composer
+from zsteer.sweeps.jobs import state_of
 
 
 @dataclass
@@ -34,10 +35,8 @@ class Launched:
 
     @property
     def completed(self) -> bool:
-        """Whether its folder says so, and has its figures where a job has some."""
-        metrics = self.folder / "metrics.json"
-        whole = not metrics.is_file() or isinstance(read_json(metrics), dict)
-        return whole and read_status(self.folder).get("state") == "completed"
+        """Whether its folder says so, and holds nothing that is damaged."""
+        return state_of(self.folder).get("state") == "completed"
 
 
 @dataclass

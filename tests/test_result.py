@@ -16,7 +16,7 @@ def steered():
 
 
 def test_a_result_is_shown_in_a_few_lines(steered):
-    assert repr(steered) == str(steered) and 5 < repr(steered).count("\n") < 30
+    assert repr(steered) == str(steered) and 3 < repr(steered).count("\n") < 30
 
 
 def test_a_notebook_shows_picture_and_lines(steered):
