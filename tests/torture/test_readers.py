@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from zsteer.data.photos import fitted, open_photo
+from zsteer.data.tables import read_table
 
 import zsteer
 from zsteer.app.composition import compose
 from zsteer.data.attributes import CELEBA
 from zsteer.data.celeba import celeba_store
-from zsteer.data.photos import fitted, open_photo
 from zsteer.data.store import ImageStore
-from zsteer.data.tables import read_table
 from zsteer.evaluation.trials import Trial, kept_trial
 from zsteer.gan.training import train
 from zsteer.networks.checkpoints import load_weights
