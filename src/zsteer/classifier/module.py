@@ -14,6 +14,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zsteer.classifier.losses import attribute_loss
 from zsteer.classifier.metrics import AttributeMetrics, Figures, Scale, means
+from zsteer.networks.inference import channels_last
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number
 
@@ -52,7 +53,7 @@ class ClassifierModule(LightningModule):
         super().__init__()
         real_number(max_lr, "training.max_lr", above=0.0)
         self.augment = augment
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = channels_last(network)
         self.names = tuple(names)
         self.optimizer_factory = optimizer
         self.max_lr = max_lr

@@ -1,6 +1,7 @@
 """Trained networks at work: frozen for inference, their features, their noise."""
 
 import copy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -36,6 +37,28 @@ def images_of(generator: nn.Module, noise: Float[Tensor, "n z_dim"]) -> Float[Te
     return torch.cat([network(z.to(device, torch.float32)).cpu() for z in noise.split(BATCH_SIZE)])
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the weights of two-dimensional convolutions as such convolutions are fastest, in place.
+
+    Other weights have no such layout: `Module.to` fails with those of five dimensions.
+    """
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A deep copy, of networks with `weight_norm` too: torch refuses the weights that its hook computes."""
+    computed = {
+        id(value): value.detach().clone()
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(network, computed)
+
+
 def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
     """A copy of `network` for inference: eval mode, no gradients for weights, batch norm folded into convolutions.
 
@@ -45,12 +68,22 @@ def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = 
     form = (dtype, torch.device(device))
     if getattr(network, "frozen_form", None) == form:
         return network
-    network = copy.deepcopy(network).eval().requires_grad_(False).double()
+    network = _cast(copied(network).eval().requires_grad_(False), torch.float64)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold_batch_norm(module)
-    network = network.to(device, dtype).to(memory_format=torch.channels_last)
+    network = channels_last(_cast(network, dtype).to(device))
     network.__dict__["frozen_form"] = form  # beside parameters and submodules
+    return network
+
+
+def _cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Have a network compute in `dtype`, in place; `Module.to` would take complex numbers' imaginary parts away."""
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.is_complex():
+            tensor.data = tensor.data.to(torch.promote_types(dtype, torch.float32).to_complex())
+        elif tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
     return network
 
 
