@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from zsteer.app import trainer_words
 from zsteer.data import attributes
 from zsteer.data.store import SPLIT_CHOICES
 from zsteer.files import read_sidecar
@@ -16,22 +17,6 @@ from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_numb
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
-# Lightning's words that we set ourselves or have no use for, and ours in their place.
-STEERING_WORDS = {
-    **dict.fromkeys(("max_epochs", "max_steps", "max_time", "limit_train_batches"), "num_steps"),
-    **dict.fromkeys(("logger", "enable_checkpointing", "fast_dev_run"), "none"),
-}
-TRAINING_WORDS = {
-    "max_epochs": "max_images",
-    "enable_checkpointing": "checkpoint_minutes",
-    **dict.fromkeys(("logger", "callbacks", "use_distributed_sampler"), "none"),
-}
-GAN_WORDS = {  # automatic optimization's, which cannot know of two optimizers
-    "accumulate_grad_batches": "gan.accumulate",
-    "gradient_clip_val": "gan.clip_norm",
-    "max_steps": "max_images",
-    "min_steps": "max_images",
-}
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "noise", "target")
 
@@ -50,7 +35,7 @@ def steer(cfg: DictConfig) -> None:
         real_number(cfg[key], key, above=0.0)
     choice(cfg.edit, "edit", tuple(attributes.EDITS))
     choice(cfg.trainer.precision, "trainer.precision", PRECISIONS)
-    trainer(cfg, STEERING_WORDS)
+    trainer_words.check(cfg.trainer, trainer_words.STEERING)
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
@@ -120,14 +105,6 @@ def where(cfg: DictConfig) -> None:
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
 
 
-def trainer(cfg: DictConfig, words: Mapping[str, str]) -> None:
-    """None of Lightning's words that would do nothing."""
-    for theirs, ours in words.items():
-        if cfg.trainer.get(theirs) not in (None, False):
-            remedy = "leave it out" if ours == "none" else f"use {ours}"
-            raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} cannot be set; {remedy}")
-
-
 def unconditional(cfg: DictConfig) -> None:
     """A generator whose noise is all noise, as far as the config beside its weights says."""
     path = cfg.generator.get("checkpoint")
@@ -158,11 +135,10 @@ def train_gan(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    training(cfg, "generator", "discriminator", "judge")
+    training(cfg, trainer_words.GAN, "generator", "discriminator", "judge")
     trained(cfg, "judge")
     # Without float16, whose range a penalty's gradients leave.
     choice(cfg.trainer.precision, "trainer.precision", ("auto", *PRECISIONS))
-    trainer(cfg, GAN_WORDS)
 
 
 def train_classifier(cfg: DictConfig) -> None:
@@ -171,17 +147,17 @@ def train_classifier(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    training(cfg, "classifier")
+    training(cfg, trainer_words.TRAINING, "classifier")
     if "max_lr" in cfg.training:  # the module needs the data's names, and these the data, to be made
         real_number(cfg.training.max_lr, "training.max_lr", above=0.0)
 
 
-def training(cfg: DictConfig, *roles: str) -> None:
+def training(cfg: DictConfig, refused: Mapping[str, str], *roles: str) -> None:
     """What every training has, and the networks that take part in it."""
     whole_number(cfg.max_images, "max_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.checkpoint_minutes, "checkpoint_minutes", above=0.0)
-    trainer(cfg, TRAINING_WORDS)
+    trainer_words.check(cfg.trainer, refused)
     for role in roles:
         network(cfg, role)
     if cfg.ckpt_path is not None:

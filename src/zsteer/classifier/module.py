@@ -110,6 +110,12 @@ class ClassifierModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer_factory(self.parameters())
+        mixed = "mixed" in str(self.trainer.precision)
+        if mixed and self.trainer.gradient_clip_val is not None and optimizer.defaults.get("fused"):
+            raise ValueError(
+                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} cannot clip for a fused optimizer under "
+                f"trainer.precision={self.trainer.precision}; add training.optimizer.fused=false"
+            )
         # A run that goes on with one that ended is that one's next epoch; its cycle is its own.
         epochs = self.trainer.max_epochs or 1
         total = int(self.trainer.estimated_stepping_batches) // epochs * (epochs - self._ended_epochs)

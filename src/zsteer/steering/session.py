@@ -27,6 +27,7 @@ from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
 from zsteer.steering.rows import Rows
 from zsteer.steering.start import starting_noise
+from zsteer.training.fitting import made_by_lightning, misconfiguration_told
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Session:
     """
 
     def __init__(self, cfg: DictConfig):
+        self.device = made_by_lightning(cfg.trainer, **TRAINER_SETTINGS).strategy.root_device
         torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
         self.dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
         self.method = method_of(cfg.method)
         self.networks = load_networks(cfg, self.dtype)
         self.module_class = instantiate(cfg.steering, _partial_=True)
         self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
-        self.device = torch.device("cpu")  # until a Trainer says where
         self._pair = (self.networks.generator, self.networks.classifier.network)
         self._starts: dict[str, Tensor] = {}
         self._fitted = False
@@ -124,8 +125,8 @@ class Session:
 
     def steer(self, jobs: Sequence[Job], progress_bar: bool = True) -> list[History]:
         """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through."""
-        trainer = instantiate(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=progress_bar)
-        self.device = trainer.strategy.root_device
+        shown = progress_bar and self.trainer.get("enable_progress_bar", True)
+        trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=shown)
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method = self.method.fit(self.networks.generator, self.references[0])
         self._fitted = True
@@ -137,7 +138,8 @@ class Session:
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
         )
-        trainer.fit(module, range(self.num_steps))
+        with misconfiguration_told():
+            trainer.fit(module, range(self.num_steps))
         self._pair = module.networks  # frozen now, which the next batch need not do again
         histories, first = [], 0
         for job in jobs:

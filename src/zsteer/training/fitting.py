@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from zsteer.networks.checkpoints import check_same, read
-from zsteer.status import terminate
+from zsteer.status import describe, terminate
 from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps
 
 
@@ -29,7 +30,7 @@ def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended
     kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers()]
     if folder is not None:
         kept.insert(0, LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.checkpoint_minutes))
-    return instantiate(
+    return made_by_lightning(
         cfg.trainer,
         precision=precision_of(cfg.trainer.precision, cfg.trainer.accelerator),
         max_epochs=ended_epochs + 1,
@@ -38,8 +39,27 @@ def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended
         plugins=[InPlaceCheckpoints()],
         enable_checkpointing=False,  # Lightning's looks at the clock only under automatic optimization
         callbacks=[*kept, *callbacks],
-        _convert_="all",
     )
+
+
+def made_by_lightning(section: DictConfig, **settings: Any) -> Trainer:
+    """The Trainer of a config's section, with settings that are not the user's.
+
+    Raises:
+        ValueError: what Lightning finds wrong with the section, such as a device that is not there.
+    """
+    try:
+        trainer = instantiate(section, **settings, _convert_="all")
+    except InstantiationException as error:
+        if error.__cause__ is None:
+            raise
+        raise ValueError(f"trainer: {describe(error.__cause__)}") from error
+    if not isinstance(trainer, Trainer):
+        raise ValueError(f"trainer._target_={section.get('_target_')} must make a pytorch_lightning.Trainer")
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if not isinstance(callback, Callback):
+            raise ValueError(f"trainer.callbacks={callback} must be Lightning's, each named by its _target_")
+    return trainer
 
 
 class InPlaceCheckpoints(TorchCheckpointIO):
@@ -71,6 +91,18 @@ def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
 
 
 @contextmanager
+def misconfiguration_told() -> Iterator[None]:
+    """
+    Raises:
+        ValueError: what Lightning only finds wrong with its settings when it starts to fit.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {describe(error)}") from error
+
+
+@contextmanager
 def told_of_termination(trainer: Trainer) -> Iterator[None]:
     """Leave SIGTERM to Lightning, which ends between two steps, and say what goes on where it left off.
 
@@ -81,7 +113,8 @@ def told_of_termination(trainer: Trainer) -> Iterator[None]:
     if ours:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        yield
+        with misconfiguration_told():
+            yield
     except SIGTERMException as error:
         callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         saved = [callback.path for callback in callbacks if isinstance(callback, LastCheckpoint)]
