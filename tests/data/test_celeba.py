@@ -281,8 +281,8 @@ def test_download_is_used(tmp_path, jpegs, monkeypatch):
 SLOW = """
 import sys, time
 from zsteer.data import celeba, store
-square = celeba.square
-celeba.square = lambda image: (time.sleep(0.02), square(image))[1]
+fitted = celeba.fitted
+celeba.fitted = lambda *words: (time.sleep(0.02), fitted(*words))[1]
 store._CHUNK = 8
 celeba.prepare(sys.argv[1], sys.argv[2], workers=2)
 """
@@ -306,7 +306,8 @@ def test_prepare_continues_after_a_kill(root, tmp_path, monkeypatch):
 
     decoded = []
     monkeypatch.setattr(store, "_CHUNK", 8)
-    monkeypatch.setattr(celeba, "square", lambda image, square=celeba.square: (decoded.append(1), square(image))[1])
+    fitted = celeba.fitted
+    monkeypatch.setattr(celeba, "fitted", lambda *words: (decoded.append(1), fitted(*words))[1])
     assert content(prepare(root, tmp_path / "store")) == expected
     assert len(decoded) <= NUM - 8 * finished + 4  # the last chunk has four images
     assert not (tmp_path / ".store.partial").exists()

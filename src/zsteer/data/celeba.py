@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from zsteer.data.attributes import CELEBA, canonical
+from zsteer.data.photos import fitted, open_photo
 from zsteer.data.store import ImageStore, build_store, check_writable, is_complete
 from zsteer.files import atomic_write
 from zsteer.settings import whole_number
@@ -222,21 +223,11 @@ def _check_complete(sources: Sources, names: set[str], files: np.ndarray) -> Non
         )
 
 
-def square(image: Image.Image, size: int = SIZE) -> np.ndarray:
-    """The largest centred square, resized bilinearly with antialiasing: uint8 [3, size, size]."""
-    side = min(image.size)
-    left, top = ((length - side) // 2 for length in image.size)
-    cropped = image.convert("RGB").crop((left, top, left + side, top + side))
-    return np.asarray(cropped.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-
-
 def _decode(read: Read, name: str, images: Path, expected: tuple[int, int] | None = None) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(read(name)))
-        image.load()
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise ValueError(f"{images / name} cannot be read ({reason}); get it again") from error
+        image = open_photo(io.BytesIO(read(name)))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{images / name} cannot be read ({error}); get it again") from error
     if expected not in (None, image.size):
         raise ValueError(f"{images / name} is {image.size}, the others {expected} pixels; is it an aligned image?")
     return image
@@ -262,7 +253,7 @@ def prepare(root: str | os.PathLike, store: str | os.PathLike, workers: int | No
 
     def fill(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         files = annotations.files[indices].tolist()
-        images = [square(_decode(read, name, sources.images, expected)) for name in files]
+        images = [fitted(_decode(read, name, sources.images, expected), SIZE, SIZE) for name in files]
         return np.stack(images), annotations.labels[indices].astype(np.float32)
 
     return build_store(

@@ -1,0 +1,66 @@
+"""Anybody's picture files, read as images of one size and three colours."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow's readers of what cameras, programs and the web make; it has others, for which few have looked for holes.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def photo_files(path: str | os.PathLike, key: str) -> list[Path]:
+    """The file itself, or a folder's files in the order of their names, without hidden ones.
+
+    Raises:
+        FileNotFoundError: no such file or folder; the message names the config `key`.
+        ValueError: the folder has no file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{key}={path}: no such file or folder")
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise ValueError(f"{key}={path} has no files; name a picture, or a folder of pictures")
+    return files
+
+
+def open_photo(file: str | os.PathLike | io.BytesIO) -> Image.Image:
+    """A picture file, decoded: the first frame, upright, in RGB.
+
+    Raises:
+        ValueError: why it cannot be read, without its name: another format, damaged, or larger than Pillow allows.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ValueError(f"it is no image of a known format ({', '.join(FORMATS)})") from None
+    # What Pillow's readers raise for damaged files.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """A picture of any colour mode in RGB: as Pillow converts, which drops transparency, but for grey of 16 bits.
+
+    Of that, Pillow would make white wherever a value is above 255.
+    """
+    if image.mode.startswith("I"):
+        image = image.point(lambda value: value / 256).convert("L")
+    if image.has_transparency_data:  # of a palette, which Pillow wants to see converted so
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def fitted(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """The largest centred part of this shape of an RGB picture, resized bilinearly, antialiased: uint8 `[3, h, w]`."""
+    ratio = min(image.width / width, image.height / height)
+    sides = max(1, round(width * ratio)), max(1, round(height * ratio))
+    left, top = ((length - side) // 2 for length, side in zip(image.size, sides, strict=True))
+    cropped = image.crop((left, top, left + sides[0], top + sides[1]))
+    return np.asarray(cropped.resize((width, height), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
