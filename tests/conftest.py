@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def torture(request: pytest.FixtureRequest) -> bool:
     """Whether there is time for all of it."""
-    return request.config.getoption("torture")
+    return bool(request.config.getoption("torture"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,9 +35,10 @@ USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, Keyb
 
 @dataclass
 class Call:
-    """What one call of a command ran: whether it got to a job, its sweep's folder if any, a line for each failure."""
+    """What one call of a command ran: whether it got to a job, its folder and its sweep's, a line for each failure."""
 
     started: bool = False
+    folder: Path | None = None
     sweep: Path | None = None
     resumed: bool = False
     failures: list[str] = field(default_factory=list)
@@ -122,7 +123,7 @@ def exit_code(error: BaseException) -> int:
 def describe(error: BaseException) -> str:
     """An error as one line, with what caused it where the error itself does not say."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return "; ".join(("interrupted", *map(str, error.args)))
     if isinstance(error, Terminated):
         return "terminated"
     text, cause = str(error), error.__cause__

@@ -8,10 +8,13 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from places import ROOT
+from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from zsteer.app.composition import CONFIGS, compose, experiments, in_full, own_hydra
+from zsteer.app.checks import unknown_keys
+from zsteer.app.composition import CONFIGS, compose, experiments, in_full, known_keys, own_hydra
 from zsteer.steering.methods import Method, method_of
+from zsteer.training.fitting import chosen_callbacks
 
 SCRIPTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 NEEDED = {"summarize": ["sweep=nowhere"]}
@@ -127,6 +130,34 @@ def test_the_tutorial_is_as_published():
     assert (cfg.num_images, cfg.generator.network.z_dim, cfg.generator.network.hidden_dim) == (8, 64, 64)
     (group,) = method_of(cfg.method).optimizer([nn.Parameter()]).param_groups
     assert (group["lr"], group["momentum"]) == (1, 1)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_keys_of_a_script_are_read_from_its_file_alone(name):
+    assert known_keys(name) == set(compose(name, NEEDED.get(name, [])))
+
+
+def test_a_new_key_that_others_are_written_with_is_used():
+    words = ["+width=8", "generator.network.hidden_dim=${width}", "+wdth=8"]
+    cfg = compose("train_gan", words)
+    with pytest.raises(ValueError, match="wdth=8 is used by nothing"):
+        unknown_keys(cfg, known_keys("train_gan"))
+    unknown_keys(compose("train_gan", words[:2]), known_keys("train_gan"))
+
+
+@pytest.mark.parametrize("choice", choices("logger"))
+def test_each_logger_instantiates(choice, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    cfg = compose("train_gan", [f"logger={choice}", f"run_folder={tmp_path}"])
+    assert set(cfg.logger) == ({choice} if choice != "none" else set())
+    assert all(isinstance(instantiate(section), Logger) for section in cfg.logger.values())
+
+
+@pytest.mark.parametrize("choice", choices("callbacks"))
+def test_each_callback_instantiates(choice, tmp_path):
+    cfg = compose("train_gan", [f"callbacks={choice}", f"run_folder={tmp_path}"])
+    assert set(cfg.callbacks) == ({choice} if choice != "none" else set())
+    assert len(chosen_callbacks(cfg, ["fid_judge"])) == len(cfg.callbacks)
 
 
 @pytest.mark.parametrize("typo", ["targt=Smiling", "trainer.precison=64-true", "generator.network.zdim=3"])

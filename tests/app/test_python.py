@@ -196,6 +196,7 @@ def test_a_failure_is_recorded_in_a_given_folder(root, tmp_path):
         ({"target": "Smilling"}, "target='Smilling' is not an attribute of the classifier; did you mean 'Smiling'?"),
         ({"targt": "Smiling"}, "Could not override 'targt'"),
         ({"method": "magic"}, "magic"),
+        ({"logger": "csv"}, "logger.csv writes into the run's folder; name one by folder="),
         ({"generator.network._target_": "zsteer.networks.Generatr"}, "Generatr"),
     ],
 )

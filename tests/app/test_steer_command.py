@@ -282,6 +282,13 @@ SETTINGS = {
     "a class that does not exist": (["generator.network._target_=zsteer.networks.Generatr"], ["Generatr"]),
     "a class that is no network": (["generator.network={_target_: builtins.dict}"], ["generator.network"]),
     "an unknown setting of a network": (["+generator.network.depth=3"], ["depth"]),
+    "a new key that nothing reads": (["+targt=Male"], ["targt=Male is used by nothing; did you mean target?"]),
+    "a new key of a network's": (["+judge.checkpont=x"], ["judge.checkpont=x is used by nothing", "mean checkpoint?"]),
+    "a new key of a method's": (
+        ["+method.run.until=1"],
+        ["method.run.until=1 is used by nothing; there are num_steps"],
+    ),
+    "a logger for the Trainer": (["+trainer.logger=true"], ["trainer.logger=True cannot be set; use the key logger"]),
 }
 
 

@@ -148,7 +148,7 @@ def test_a_wrong_value_is_one_line_that_names_it(name):
         key, value = word.split("=")
         with pytest.raises(ValueError, match=rf"^trainer.*{key}|^trainer: .*{value.strip('[]')}") as refusal:
             getattr(commands, name).check(cfg)
-            made_by_lightning(cfg.trainer, **TRAINER_SETTINGS) if name == "steer" else trainer_of(cfg, None)
+            made_by_lightning(cfg.trainer, **TRAINER_SETTINGS) if name == "steer" else trainer_of(cfg, None, [])
         assert "\n" not in str(refusal.value)
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import sys
 
 import pandas as pd
@@ -77,7 +79,18 @@ def test_an_interrupted_batch_has_failed(command, monkeypatch):
     ended = command("steer", *GRID, sweep=True)
     assert ended.code == 130
     assert [(row["state"], row["error"]) for row in table(ended.folder)] == [("failed", "interrupted")] * 4
-    assert "interrupted" in ended.err.splitlines()[-1]
+    *errors, remedy = ended.err.splitlines()
+    assert "interrupted" in errors[-1]
+    python, *typed = shlex.split(remedy.removeprefix("to go on: "))
+    assert typed == ["steer.py", "-m", *GRID, f"hydra.sweep.dir={ended.folder}", f"resume={ended.folder}"]
+    monkeypatch.undo()
+    assert command("steer", *typed[2:], sweep=True).code == 0
+    assert [row["state"] for row in table(ended.folder)] == ["completed"] * 4
+
+
+def test_the_bar_shows_the_steps_of_a_batch(command):
+    ended = command("steer", *GRID, sweep=True)
+    assert re.findall(r"8 rows, step \d of 1", ended.err)[:2] == ["8 rows, step 0 of 1", "8 rows, step 1 of 1"]
 
 
 def test_a_line_of_the_pictures_is_of_jobs_that_differ_in_the_penalty_alone(command):

@@ -4,7 +4,10 @@ Classes check their own settings when they are made, which is before any long wo
 the constraint and the key.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -17,6 +20,11 @@ from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_numb
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
+# What the keys of some sections are; those of the others are their classes' own, which refuse what they do not know.
+NETWORK_KEYS = ("network", "checkpoint", "checkpoint_key", "attributes", "regressor", "scale")
+RUN_KEYS = ("num_steps", "step_size", "show_every", "preserve")
+SCORES_KEYS = ("every_images", "num_samples", "split", "inception")
+EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "RichProgressBar": "rich"}  # of classes, as of packages
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "noise", "target")
 
@@ -36,6 +44,8 @@ def steer(cfg: DictConfig) -> None:
     choice(cfg.edit, "edit", tuple(attributes.EDITS))
     choice(cfg.trainer.precision, "trainer.precision", PRECISIONS)
     trainer_words.check(cfg.trainer, trainer_words.STEERING)
+    unknown_keys(cfg, RUN_KEYS, "method.run")
+    instantiable(cfg, "logger")
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
@@ -52,6 +62,39 @@ def steer(cfg: DictConfig) -> None:
     where(cfg)
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
+
+
+def unknown_keys(cfg: DictConfig, known: Collection[str], path: str = "") -> None:
+    """No key of the config, or of its section at `path`, that nothing reads, be it an interpolation."""
+    section = OmegaConf.select(cfg, path) if path else cfg
+    for key in section or ():
+        full = f"{path}.{key}" if path else str(key)
+        if key in known or re.search(rf"\$\{{[^}}]*\b{re.escape(full)}\b", OmegaConf.to_yaml(cfg)):
+            continue
+        near = get_close_matches(str(key), known, 1)
+        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+        raise ValueError(f"{full}={OmegaConf.select(cfg, full)} is used by nothing; {remedy}")
+
+
+def instantiable(cfg: DictConfig, group: str) -> None:
+    """The loggers or callbacks, by names of theirs: each has a class, which is installed."""
+    for name, section in (cfg.get(group) or {}).items():
+        if section is None:
+            continue
+        kind = section.get("_target_") if isinstance(section, DictConfig) else None
+        if kind is None:
+            raise ValueError(f"{group}.{name}={section} has no _target_, its class; choose one, as in {group}=[{name}]")
+        extra = EXTRAS.get(str(kind).rpartition(".")[2])
+        if extra is not None and find_spec(extra) is None:
+            raise ValueError(f"{group}.{name} needs {extra}: pip install 'zsteer[{extra}]'")
+
+
+def without_folder(cfg: DictConfig) -> None:
+    """Nothing that writes into the run's folder where there is none, but TensorBoard, which is not asked for."""
+    for group in ("logger", "callbacks"):
+        for name, section in (cfg.get(group) or {}).items():
+            if name != "tensorboard" and "${run_folder}" in OmegaConf.to_yaml(OmegaConf.create({"": section})):
+                raise ValueError(f"{group}.{name} writes into the run's folder; name one by folder=")
 
 
 def target(wanted: str, section: Mapping[str, Any], names: Sequence[str], owner: str = "the classifier") -> None:
@@ -139,6 +182,7 @@ def train_gan(cfg: DictConfig) -> None:
     trained(cfg, "judge")
     # Without float16, whose range a penalty's gradients leave.
     choice(cfg.trainer.precision, "trainer.precision", ("auto", *PRECISIONS))
+    unknown_keys(cfg, SCORES_KEYS, "scores")
 
 
 def train_classifier(cfg: DictConfig) -> None:
@@ -148,6 +192,9 @@ def train_classifier(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     training(cfg, trainer_words.TRAINING, "classifier")
+    scheduler = OmegaConf.select(cfg, "training.scheduler._target_")
+    if scheduler is not None and "Plateau" in scheduler:
+        raise ValueError(f"training.scheduler={scheduler} goes by epochs, and a training is one; use schedule=")
     if "max_lr" in cfg.training:  # the module needs the data's names, and these the data, to be made
         real_number(cfg.training.max_lr, "training.max_lr", above=0.0)
 
@@ -158,6 +205,8 @@ def training(cfg: DictConfig, refused: Mapping[str, str], *roles: str) -> None:
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.checkpoint_minutes, "checkpoint_minutes", above=0.0)
     trainer_words.check(cfg.trainer, refused)
+    for group in ("logger", "callbacks"):
+        instantiable(cfg, group)
     for role in roles:
         network(cfg, role)
     if cfg.ckpt_path is not None:
@@ -258,6 +307,7 @@ def network(cfg: DictConfig, role: str) -> None:
         return
     if section is None or OmegaConf.select(section, "network._target_") is None:
         raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
+    unknown_keys(cfg, NETWORK_KEYS, role)
     if role.partition(".")[0] in ("classifier", "judge") and section.get("attributes") is None:
         raise ValueError(f"{role}.attributes is missing; give 'celeba' or the list of names of its outputs")
     if OmegaConf.is_missing(section, "checkpoint"):

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from zsteer.app import checks
-from zsteer.app.composition import compose, experiments
+from zsteer.app.composition import compose, experiments, known_keys
 from zsteer.app.main import Check, Command, Outcome, Perform
 from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_main_process
@@ -20,8 +21,24 @@ Successor = Callable[[list[str]], "tuple[Command, list[str]] | None"]
 
 
 def command(check: Check, successor: Successor = lambda words: None) -> Callable[[Perform], Command]:
-    """Make a function of a config and a folder into the command of its name."""
-    return lambda perform: Command(perform.__name__, check, perform, successor)
+    """Make a function of a config and a folder into the command of its name, which refuses keys of others."""
+
+    def made(perform: Perform) -> Command:
+        name = perform.__name__
+
+        def checked(cfg: DictConfig) -> None:
+            checks.unknown_keys(cfg, known_keys(name))
+            check(cfg)
+
+        @wraps(perform)
+        def performed(cfg: DictConfig, folder: Path | None) -> Outcome:
+            if folder is not None and "run_folder" in cfg:
+                cfg.run_folder = str(folder)
+            return perform(cfg, folder)
+
+        return Command(name, checked, performed, successor)
+
+    return made
 
 
 @command(checks.steer)
@@ -29,18 +46,22 @@ def steer(cfg: DictConfig, folder: Path | None) -> "Steered":
     """Move noise along one attribute."""
     from zsteer.steering.history import NonFiniteScore
     from zsteer.steering.session import Session
+    from zsteer.training.loggers import open_loggers
 
-    session = Session(cfg)
-    job = session.job(cfg)
-    (history,) = session.steer([job])
-    try:
-        steered = session.measure(job, history)
-    except NonFiniteScore as error:
-        if folder is not None and is_main_process():
-            error.history.save(folder)
-        raise
-    if folder is not None and is_main_process():
-        steered.write(folder)
+    with open_loggers(cfg, folder) as loggers:
+        session = Session(cfg)
+        job = session.job(cfg)
+        (history,) = session.steer([job])
+        try:
+            steered = session.measure(job, history)
+        except NonFiniteScore as error:
+            if folder is not None and is_main_process():
+                error.history.save(folder)
+            raise
+        if is_main_process():
+            steered.log(loggers)
+            if folder is not None:
+                steered.write(folder)
     return steered
 
 
@@ -90,7 +111,7 @@ def contender(cfg: DictConfig, words: Sequence[str], target: str) -> DictConfig:
     job = compose("steer", [*words, f"target={target}"], inside=True)
     for key in checks.SHARED_BY_CONTENDERS:
         job[key] = cfg[key]
-    checks.steer(job)
+    steer.check(job)
     if not needs_regressor(job.classifier, target):
         job.where = {target: job.edit != "add"}  # from images that lack what is wanted, as the classifier sees them
     return job

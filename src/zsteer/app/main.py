@@ -7,6 +7,7 @@ torch, so that `--help` and errors of composing and checking come at once.
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -27,8 +28,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import zsteer
+from zsteer.app.checks import without_folder
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
-from zsteer.files import atomic_write, is_main_process
+from zsteer.files import LAST_CHECKPOINT, atomic_write, is_main_process
 from zsteer.runs import put_files
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
@@ -86,6 +88,7 @@ class Command:
         if "--version" in sys.argv[1:]:
             return print(f"zsteer {zsteer.__version__}")
         ignore_lightnings_warnings()
+        typed = list(sys.argv)
         handler = signal.signal(signal.SIGTERM, terminate)
         call = Call()
         task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Task(self, call))
@@ -104,6 +107,8 @@ class Command:
                 raise
             for line in call.failures or [describe(named_folder(error, call))]:
                 print(f"error: {line}", file=sys.stderr)
+            if exit_code(error) > 1 and (word := going_on(call)) is not None:
+                print(f"to go on: {command_line(typed, word)}", file=sys.stderr)
             sys.exit(exit_code(error))
         finally:
             if handler is not None:  # one that was not set from Python
@@ -140,6 +145,7 @@ class Command:
             self.ready(cfg)
             with _torch_state_kept():
                 if folder is None:
+                    without_folder(cfg)
                     return self.perform(cfg, None)
                 folder = Path(folder)
                 refuse_completed(folder, "folder")
@@ -177,7 +183,7 @@ class Task:
     def __call__(self, cfg: DictConfig) -> Any:
         hydra_cfg = HydraConfig.get()
         folder = Path(hydra_cfg.runtime.output_dir)
-        self.call.started = True
+        self.call.started, self.call.folder = True, folder
         swept = hydra_cfg.mode == RunMode.MULTIRUN
         if swept:
             self.call.sweep = Path(hydra_cfg.sweep.dir)
@@ -237,6 +243,23 @@ def resumable(words: Sequence[str], call: Call) -> list[str]:
     call.resumed = True
     rest = [word for word in words if not re.match(r"resume=|\+*hydra\.sweep\.dir=", word)]
     return [*rest, word_of("hydra.sweep.dir", folder)]
+
+
+def going_on(call: Call) -> str | None:
+    """The word by which what was interrupted goes on: a sweep, or a training that has saved something."""
+    if call.sweep is not None:
+        return word_of("resume", str(call.sweep))
+    if call.folder is not None and is_main_process() and (call.folder / LAST_CHECKPOINT).is_file():
+        return word_of("ckpt_path", str(call.folder / LAST_CHECKPOINT))
+    return None
+
+
+def command_line(typed: Sequence[str], word: str) -> str:
+    """What to type for the same command with one more word, which takes the place of its like."""
+    script, *words = typed
+    python = [sys.orig_argv[0]] if script.endswith(".py") else []
+    key = word.partition("=")[0]
+    return shlex.join([*python, script, *(other for other in words if not other.startswith(f"{key}=")), word])
 
 
 class FolderTaken(BaseException):

@@ -14,6 +14,8 @@ from zsteer.statistics import mean_known
 
 Figures = dict[str, dict[str, float | None]]  # figure → attribute → value
 Scale = Sequence[float]  # mean and standard deviation
+LABELS_FIGURES = ("accuracy", "balanced_accuracy", "f1", "average_precision", "calibration_error")
+CONTINUOUS_FIGURES = ("r2", "mean_absolute_error")
 
 
 class AttributeMetrics(Metric):
@@ -38,6 +40,12 @@ class AttributeMetrics(Metric):
         self.add_state("outputs", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """What `compute` gives, as far as it can be known."""
+        labels, continuous = len(self.scales) < len(self.names), bool(self.scales)
+        return LABELS_FIGURES * labels + CONTINUOUS_FIGURES * continuous
+
     def update(self, outputs: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
         self.outputs.append(outputs.detach().float())
         self.targets.append(targets.float())
@@ -55,11 +63,9 @@ class AttributeMetrics(Metric):
         if continuous:
             o, t = outputs[:, continuous].double(), targets[:, continuous].double()
             deviation = torch.tensor([self.scales[self.names[column]][1] for column in continuous], device=t.device)
-            columns = {
-                "r2": r2_score(o, t, multioutput="raw_values").reshape(-1).tolist(),
-                "mean_absolute_error": ((o - t).abs().mean(dim=0) * deviation).tolist(),
-            }
-            figures |= self._by_name(continuous, columns)
+            r2 = r2_score(o, t, multioutput="raw_values").reshape(-1).tolist()
+            error = ((o - t).abs().mean(dim=0) * deviation).tolist()
+            figures |= self._by_name(continuous, dict(zip(CONTINUOUS_FIGURES, (r2, error), strict=True)))
         return figures
 
     def _by_name(self, columns: Sequence[int], figures: Mapping[str, Sequence[float | None]]) -> Figures:
@@ -79,13 +85,9 @@ def _label_figures(logits: Float[Tensor, "n k"], present: Bool[Tensor, "n k"]) -
         binary_calibration_error(column.sigmoid(), state.long(), n_bins=15).item()
         for column, state in zip(logits.T, present.T, strict=True)
     ]
-    return {
-        "accuracy": right.double().mean(dim=0).tolist(),
-        "balanced_accuracy": rates.nanmean(dim=0).tolist(),
-        "f1": [value if state.any() else None for value, state in zip(f1, present.T, strict=True)],
-        "average_precision": precision,
-        "calibration_error": calibration,
-    }
+    accuracy, balanced = right.double().mean(dim=0).tolist(), rates.nanmean(dim=0).tolist()
+    f1 = [value if state.any() else None for value, state in zip(f1, present.T, strict=True)]
+    return dict(zip(LABELS_FIGURES, (accuracy, balanced, f1, precision, calibration), strict=True))
 
 
 def _share(part: Bool[Tensor, "n k"], whole: Bool[Tensor, "n k"]) -> Float[Tensor, " k"]:

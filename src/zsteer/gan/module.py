@@ -199,7 +199,8 @@ class GANModule(LightningModule):
         self.num_iterations += 1
         self.num_images += num_images
         self.update_average(num_images)
-        self.log_dict({f"train/{name}": term for name, term in terms.items()})
+        rates = {f"lr_{name}": each.param_groups[0]["lr"] for name, each in zip("gd", optimizers, strict=True)}
+        self.log_dict({f"train/{name}": term for name, term in (terms | rates).items()})
         self.log_dict({name: terms[name] for name in ("loss_g", "loss_d")}, prog_bar=True, logger=False)
 
     @property

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from zsteer.files import BUNDLE, atomic_write
+from zsteer.files import BUNDLE, atomic_write, is_main_process
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import BATCH_SIZE, frozen, noise_of
 
@@ -62,7 +63,8 @@ def compute_logits(
     noise = reference_noise(generator)
     generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
     batches = []
-    for z in noise.split(BATCH_SIZE):
+    # Seconds on a GPU, a minute or two without.
+    for z in tqdm(noise.split(BATCH_SIZE), "Measuring unsteered samples", leave=False, disable=not is_main_process()):
         images = generator(z.to(device))
         batches.append([classifier(images).cpu() for classifier in classifiers])
     return [torch.cat(logits) for logits in zip(*batches, strict=True)]

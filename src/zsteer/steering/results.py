@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
@@ -21,6 +23,7 @@ from zsteer.steering import metrics
 from zsteer.steering.history import History
 from zsteer.steering.judge import Judge
 from zsteer.steering.metrics import Judged, Scored
+from zsteer.training.loggers import log_figures, log_settings
 
 PICTURE = "steering.png"
 MEANINGS = {  # of the figures, where they are printed
@@ -84,12 +87,27 @@ class Steered(Result):
         return {**self.settings, **self.figures}
 
     def write(self, folder: Path) -> None:
-        """Write every file of a run folder, `metrics.json` last."""
-        encoded = png(self.image)
+        """Write every file of a run folder that is no log, `metrics.json` last."""
         self.history.save(folder, self.kept)
-        save_picture(folder / PICTURE, encoded)
-        write_events(folder, self.history, self.columns, self.image, self.settings, self.figures, encoded)
+        save_picture(folder / PICTURE, self._encoded)
         write_json(folder / "metrics.json", self.metrics)
+
+    def log(self, loggers: Sequence[Logger]) -> None:
+        """Log scalars per step, settings and figures; TensorBoard gets the pictures too."""
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger):  # whose own writer takes too long for a sweep, see `events`
+                folder = Path(logger.log_dir)
+                write_events(folder, self.history, self.columns, self.image, self.settings, self.figures, self._encoded)
+                continue
+            log_settings([logger], self.settings)
+            scalars = scalars_of(self.history, self.columns)
+            for step in range(len(self.history.noise)):
+                logger.log_metrics({tag: values[step] for tag, values in scalars.items() if step < len(values)}, step)
+            log_figures([logger], self.settings, self.figures, len(self.history.scores))
+
+    @cached_property
+    def _encoded(self) -> Png:
+        return png(self.image)
 
     def report(self, folder: Path) -> str:
         """The figures, and where the picture is."""
@@ -168,6 +186,24 @@ def notes(target: str) -> list[str]:
     return [f"  {target} is a number, not the label {label}: target={label} would steer that" for label in labels]
 
 
+def scalars_of(history: History, columns: Sequence[int]) -> dict[str, list[float]]:
+    """What is logged at each step, the score before it, the others at the end too.
+
+    Args:
+        columns: as for `write_events`.
+    """
+    noise, logits = torch.stack(history.noise), torch.stack(history.logits)
+    change = logits - logits[0]
+    change[:, :, columns] = 0.0
+    scalars = {
+        "steer/target_logit": logits[:, :, columns[0]].mean(dim=1),
+        "steer/other_change": change.norm(dim=2).mean(dim=1),
+        "steer/noise_norm": noise.norm(dim=2).mean(dim=1),
+        "steer/score": torch.stack(history.scores).mean(dim=1),
+    }
+    return {tag: values.tolist() for tag, values in scalars.items()}
+
+
 def write_events(
     folder: Path,
     history: History,
@@ -184,17 +220,8 @@ def write_events(
         encoded: the picture `image` where it is encoded already.
     """
     events = Events()
-    noise, logits = torch.stack(history.noise), torch.stack(history.logits)
-    change = logits - logits[0]
-    change[:, :, columns] = 0.0
-    scalars = {
-        "steer/target_logit": logits[:, :, columns[0]].mean(dim=1),
-        "steer/other_change": change.norm(dim=2).mean(dim=1),
-        "steer/noise_norm": noise.norm(dim=2).mean(dim=1),
-        "steer/score": torch.stack(history.scores).mean(dim=1),
-    }
-    for tag, values in scalars.items():
-        for step, value in enumerate(values.tolist()):
+    for tag, values in scalars_of(history, columns).items():
+        for step, value in enumerate(values):
             events.scalar(tag, value, step)
     for row, (step, images) in enumerate(sorted(history.images.items())):
         events.image("steer/images", png(row_of(image, images, row)), step)

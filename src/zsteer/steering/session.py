@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
 from zsteer.data import attributes
@@ -123,10 +124,20 @@ class Session:
             return sign * until * getattr(self.networks.classifier.network, "scale", 1.0)
         return math.log(until / (1 - until))
 
-    def steer(self, jobs: Sequence[Job], progress_bar: bool = True) -> list[History]:
-        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through."""
+    def steer(
+        self, jobs: Sequence[Job], progress_bar: bool = True, after_step: Callable[[int], None] | None = None
+    ) -> list[History]:
+        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through.
+
+        Args:
+            after_step: is told how many steps are done, after each.
+        """
         shown = progress_bar and self.trainer.get("enable_progress_bar", True)
         trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=shown)
+        if after_step is not None:
+            told = LambdaCallback(on_train_batch_end=lambda *args: after_step(args[-1] + 1))
+            trainer.callbacks.append(told)
+        self.device = trainer.strategy.root_device
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method = self.method.fit(self.networks.generator, self.references[0])
         self._fitted = True

@@ -78,15 +78,21 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
 
 def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launched, "Job"]], bar: tqdm) -> None:
     from zsteer.steering.history import NonFiniteScore
+    from zsteer.training.loggers import open_loggers
 
     started = time.monotonic()
     for launched, _ in batch:
         with suppress(OSError):  # a disk that is full now may not be when there is something to say
             write_status(launched.folder, "running", 0.0)
-    bar.set_postfix_str(f"{sum(len(job.noise) for _, job in batch)} rows")
+    rows = sum(len(job.noise) for _, job in batch)
+
+    def show(step: int) -> None:
+        bar.set_postfix_str(f"{rows} rows, step {step} of {session.num_steps}")
+
     steered: list[Any] = []
     try:
-        histories = session.steer([job for _, job in batch], progress_bar=False)
+        show(0)
+        histories = session.steer([job for _, job in batch], progress_bar=False, after_step=show)
         for (_, job), history in zip(batch, histories, strict=True):
             try:
                 steered.append(session.measure(job, history))
@@ -108,13 +114,18 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
                 if isinstance(outcome, NonFiniteScore) and is_main_process():
                     outcome.history.save(launched.folder)
                 raise outcome
-            if is_main_process():
-                outcome.write(launched.folder)
+            launched.cfg.run_folder = str(launched.folder)
+            with open_loggers(launched.cfg, launched.folder) as loggers:
+                if is_main_process():
+                    outcome.log(loggers)
+                    outcome.write(launched.folder)
             launched.result = objective_of(outcome.metrics, launched.cfg)
             write_status(launched.folder, "completed", share)
         except Exception as error:
             sweep.fail(launched, error, share)
         bar.update()
 
-    with ThreadPoolExecutor() as pool:  # most of writing is to compress pictures, which other threads need not wait for
+    # Most of writing is to compress pictures, which other threads need not wait for; W&B has one run at a time.
+    plain = all(set(launched.cfg.logger or ()) <= {"tensorboard"} for launched, _ in batch)
+    with ThreadPoolExecutor(None if plain else 1) as pool:
         list(pool.map(finish, (launched for launched, _ in batch), steered))
