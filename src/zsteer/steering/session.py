@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from zsteer.data import attributes
@@ -27,6 +28,7 @@ from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
 from zsteer.steering.rows import Rows
 from zsteer.steering.start import starting_noise
+from zsteer.training.callbacks import Termination
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,14 @@ class Session:
         return math.log(until / (1 - until))
 
     def steer(self, jobs: Sequence[Job], progress_bar: bool = True) -> list[History]:
-        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through."""
+        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through.
+
+        Raises:
+            InterruptedError: SIGTERM came to one of several processes.
+        """
         trainer = instantiate(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=progress_bar)
+        if trainer.world_size > 1:  # alone, this process ends at once
+            trainer.callbacks.append(Termination())
         self.device = trainer.strategy.root_device
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method = self.method.fit(self.networks.generator, self.references[0])
@@ -136,7 +144,10 @@ class Session:
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
         )
-        trainer.fit(module, range(self.num_steps))
+        try:
+            trainer.fit(module, range(self.num_steps))
+        except SIGTERMException as error:
+            raise InterruptedError("terminated") from error
         self._pair = module.networks  # frozen now, which the next batch need not do again
         histories, first = [], 0
         for job in jobs:

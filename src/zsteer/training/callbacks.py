@@ -1,5 +1,7 @@
 """What every training does on the way: checkpoints, and random numbers by their place."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from zsteer.data.streams import random_source
 from zsteer.files import atomic_write
 from zsteer.settings import real_number
 
-CLOCK_EVERY = 16  # batches between two looks at the clock, for which several processes have to agree
+AGREE_EVERY = 16  # batches between two moments at which several processes agree whether to save, or to end
 
 
 def check_finite(module: LightningModule) -> None:
@@ -39,7 +41,7 @@ class LastCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.world_size > 1 and batch_idx % CLOCK_EVERY:
+        if trainer.world_size > 1 and batch_idx % AGREE_EVERY:
             return
         due = time.monotonic() - self.saved_at >= self.seconds
         if trainer.strategy.broadcast(due):  # the clocks of several processes differ, but all take part in saving
@@ -61,6 +63,40 @@ class LastCheckpoint(Callback):
                 trainer.save_checkpoint(temporary)
         else:
             trainer.save_checkpoint(self.path)  # takes part in gathering the state; only the main process writes
+
+
+class Termination(Callback):
+    """Has SIGTERM end the Trainer's work between two batches, in all processes between the same two.
+
+    Lightning's own handler tells the other processes at once, in the middle of whatever they are telling one another,
+    and may wait for their answer for ever.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def note(*_: Any) -> None:
+            self.told = True
+            if trainer.world_size == 1:
+                self._agree(trainer)
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)  # at the end Lightning puts back what was there before its own
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1 and batch_idx % AGREE_EVERY == 0:
+            self._agree(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
+
+    def _agree(self, trainer: Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.told, all=False):
+            # Private, because Lightning offers no other way to have it end as by a signal.
+            trainer._signal_connector.received_sigterm = True
 
 
 class ConfiguredOptimizers(Callback):

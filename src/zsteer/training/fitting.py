@@ -1,6 +1,5 @@
 """How networks are trained: the Trainer, its precision, and going on from a checkpoint."""
 
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from zsteer.networks.checkpoints import check_same, read
-from zsteer.status import terminate
-from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps
+from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps, Termination
 
 
 def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended_epochs: int = 0) -> Trainer:
@@ -37,7 +35,7 @@ def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended
         logger=folder is not None and TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
         plugins=[InPlaceCheckpoints()],
         enable_checkpointing=False,  # Lightning's looks at the clock only under automatic optimization
-        callbacks=[*kept, *callbacks],
+        callbacks=[*kept, Termination(), *callbacks],
         _convert_="all",
     )
 
@@ -49,7 +47,8 @@ class InPlaceCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        torch.save(checkpoint, path)
+        with open(path, "wb") as file:  # given a path, torch would not say what kept it from writing
+            torch.save(checkpoint, file)
 
 
 def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
@@ -72,14 +71,11 @@ def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
 
 @contextmanager
 def told_of_termination(trainer: Trainer) -> Iterator[None]:
-    """Leave SIGTERM to Lightning, which ends between two steps, and say what goes on where it left off.
+    """Say, where SIGTERM has ended the training between two steps, what goes on where it left off.
 
     Raises:
         InterruptedError: SIGTERM came.
     """
-    ours = signal.getsignal(signal.SIGTERM) is terminate  # the command line's, which ends at once
-    if ours:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     except SIGTERMException as error:
@@ -87,9 +83,6 @@ def told_of_termination(trainer: Trainer) -> Iterator[None]:
         saved = [callback.path for callback in callbacks if isinstance(callback, LastCheckpoint)]
         remedy = f"ckpt_path={saved[0]} goes on" if saved else "nothing was saved, for want of a folder"
         raise InterruptedError(f"terminated; {remedy}") from error
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, terminate)
 
 
 def precision_of(wanted: str, accelerator: str) -> str:
