@@ -28,6 +28,7 @@ from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
 from zsteer.steering.rows import Rows
 from zsteer.steering.start import starting_noise
+from zsteer.training.callbacks import Stopped, Termination
 from zsteer.training.fitting import made_by_lightning, misconfiguration_told
 
 
@@ -131,12 +132,17 @@ class Session:
 
         Args:
             after_step: is told how many steps are done, after each.
+
+        Raises:
+            InterruptedError: SIGTERM came to one of several processes.
         """
         shown = progress_bar and self.trainer.get("enable_progress_bar", True)
         trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=shown)
         if after_step is not None:
             told = LambdaCallback(on_train_batch_end=lambda *args: after_step(args[-1] + 1))
             trainer.callbacks.append(told)
+        if trainer.world_size > 1:  # alone, this process ends at once
+            trainer.callbacks.append(Termination())
         self.device = trainer.strategy.root_device
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method = self.method.fit(self.networks.generator, self.references[0])
@@ -149,8 +155,11 @@ class Session:
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
         )
-        with misconfiguration_told():
-            trainer.fit(module, range(self.num_steps))
+        try:
+            with misconfiguration_told():
+                trainer.fit(module, range(self.num_steps))
+        except Stopped:
+            raise InterruptedError("terminated") from None
         self._pair = module.networks  # frozen now, which the next batch need not do again
         histories, first = [], 0
         for job in jobs:

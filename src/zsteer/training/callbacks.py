@@ -1,6 +1,7 @@
 """What every training does on the way: checkpoints, and random numbers by their place."""
 
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from zsteer.data.streams import random_source
 from zsteer.settings import real_number
 from zsteer.status import terminate
 
-CLOCK_EVERY = 16  # batches between two looks at the clock, for which several processes have to agree
+AGREE_EVERY = 16  # batches between two moments at which several processes agree whether to save, or to end
 
 
 def check_finite(module: LightningModule) -> None:
@@ -27,7 +28,7 @@ def check_finite(module: LightningModule) -> None:
 
 
 class Stopped(BaseException):
-    """A signal asked a training to end, which it did between two steps."""
+    """A signal asked a Trainer's work to end, which it did between two steps."""
 
 
 class LastCheckpoint(Checkpoint):
@@ -66,7 +67,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         every = trainer.val_check_batch  # null where validations go by the clock
         validates = trainer.enable_validation and every is not None and (batch_idx + 1) % every == 0
-        if not validates and (trainer.world_size == 1 or batch_idx % CLOCK_EVERY == 0):
+        if not validates and (trainer.world_size == 1 or batch_idx % AGREE_EVERY == 0):
             self._look(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,19 +78,25 @@ class LastCheckpoint(Checkpoint):
         """Save if it is time; stop if that is asked for."""
         if trainer.is_last_batch:  # after which there is a save anyway
             return
-        due = time.monotonic() - self.saved_at >= self.seconds
         # The clocks of several processes differ, and so do their signals, but all take part in saving.
-        self.signal, due = trainer.strategy.broadcast((self.signal, due))
-        if self.signal is not None or due:
+        due = trainer.strategy.broadcast(time.monotonic() - self.saved_at >= self.seconds)
+        stopped = self._any_signal(trainer)
+        if stopped or due:
             self._save(trainer, module)
-        if self.signal is not None:
+        if stopped:
             raise Stopped
+
+    def _any_signal(self, trainer: Trainer) -> bool:
+        """Whether one of the processes got a signal, which then is one to all."""
+        if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
+            self.signal = self.signal or signal.SIGTERM
+        return self.signal is not None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save before the others' last figures, which may take long."""
         self._save(trainer, pl_module)
         self.stepping = False
-        if trainer.strategy.broadcast(self.signal) is not None:
+        if self._any_signal(trainer):
             raise Stopped
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,6 +106,37 @@ class LastCheckpoint(Checkpoint):
         check_finite(module)
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()
+
+
+class Termination(Callback):
+    """Has SIGTERM end the work of several processes between two batches, in all of them between the same two.
+
+    Lightning's own handler tells the other processes at once, in the middle of whatever they are telling one another,
+    and may wait for their answer for ever.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def note(*_: Any) -> None:
+            self.told = True
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)  # at the end Lightning puts back what was there before its own
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % AGREE_EVERY == 0:
+            self._agree(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
+
+    def _agree(self, trainer: Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.told, all=False):
+            raise Stopped
 
 
 class ConfiguredOptimizers(Callback):

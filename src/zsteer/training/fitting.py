@@ -112,8 +112,9 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+        # Given a path, torch would not say what kept it from writing.
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
 
 
 def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
