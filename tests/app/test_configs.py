@@ -26,7 +26,7 @@ def choices(group: str) -> list[str]:
 def test_each_script_has_a_config_and_each_config_a_script():
     scripts = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
     assert scripts == SCRIPTS
-    assert len(scripts) == 8
+    assert len(scripts) == 9
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

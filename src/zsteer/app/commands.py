@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -14,6 +14,7 @@ from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_main_process
 
 if TYPE_CHECKING:
+    from zsteer.inversion.results import Inverted
     from zsteer.steering.results import Steered
 
 Successor = Callable[[list[str]], "tuple[Command, list[str]] | None"]
@@ -42,6 +43,17 @@ def steer(cfg: DictConfig, folder: Path | None) -> "Steered":
     if folder is not None and is_main_process():
         steered.write(folder)
     return steered
+
+
+@command(checks.invert)
+def invert(cfg: DictConfig, folder: Path | None, image: Any = None) -> "Inverted":
+    """Find the noise whose generated image is nearest to a picture."""
+    image = cfg.image if image is None else image  # an object that a caller in Python has
+    if image is None:
+        raise ValueError("image=null must be the file of a picture, or a folder of pictures")
+    from zsteer.inversion.search import invert
+
+    return invert(cfg, folder, image)
 
 
 @command(checks.train_gan)

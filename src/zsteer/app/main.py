@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,7 +47,7 @@ class Result(Protocol):
 
 
 Check = Callable[[DictConfig], None]
-Perform = Callable[[DictConfig, Path | None], Result]
+Perform = Callable[..., Result]  # of a config, a folder or None, and perhaps objects by name
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,12 @@ class Command:
         settings: Mapping[str, Any],
         config_dir: str | Path | None,
         folder: str | Path | None,
+        objects: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run for a caller in Python, with the words of the command line and settings by name; give the result.
 
-        The caller's Hydra, random numbers, environment and warning filters are left as they were.
+        `objects` are what no word can say, given to `perform` by name. The caller's Hydra, random numbers,
+        environment and warning filters are left as they were.
 
         Raises:
             ValueError, FileNotFoundError: a setting is wrong; the message says which.
@@ -120,7 +123,7 @@ class Command:
         words = [*words, *(word_of(key, value) for key, value in settings.items())]
         if moved := self.successor(words):
             command, words = moved
-            return command.from_python(words, {}, config_dir, folder)
+            return command.from_python(words, {}, config_dir, folder, objects)
         if config_dir is not None and not Path(config_dir).is_dir():
             raise FileNotFoundError(f"config_dir={config_dir}: no such folder")
         with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
@@ -128,8 +131,9 @@ class Command:
             cfg = compose(self.name, words, inside=True)
             self.check(cfg)
             with _torch_state_kept():
+                perform = partial(self.perform, **(objects or {}))
                 if folder is None:
-                    return self.perform(cfg, None)
+                    return perform(cfg, None)
                 folder = Path(folder)
                 refuse_completed(folder, "folder")
                 try:
@@ -137,7 +141,7 @@ class Command:
                 except OSError as error:
                     raise ValueError(f"folder={folder} cannot be written ({error.strerror}); name another") from error
                 with recorded(folder):
-                    return self.perform(cfg, folder)
+                    return perform(cfg, folder)
 
 
 def refuse_hydras_words(script: str, words: Sequence[str]) -> None:
