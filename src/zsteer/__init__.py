@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zsteer.evaluation.comparison import Compared
     from zsteer.evaluation.directions import NamedDirections
     from zsteer.evaluation.results import Scores
+    from zsteer.inversion.results import Inverted
     from zsteer.steering.results import Steered
     from zsteer.sweeps.summary import Summary
     from zsteer.training.results import Trained
@@ -28,12 +29,19 @@ __version__ = "0.1.0"
 Folder = str | Path | None
 
 
-def _call(command: str, words: tuple[str, ...], settings: dict[str, Any], config_dir: Folder, folder: Folder) -> Any:
+def _call(
+    command: str,
+    words: tuple[str, ...],
+    settings: dict[str, Any],
+    config_dir: Folder,
+    folder: Folder,
+    **objects: Any,
+) -> Any:
     numbers = random.getstate()  # which some libraries draw from when they are imported
     try:
         from zsteer.app import commands  # Hydra, which `import zsteer` need not wait for
 
-        return getattr(commands, command).from_python(words, settings, config_dir, folder)
+        return getattr(commands, command).from_python(words, settings, config_dir, folder, objects)
     finally:
         random.setstate(numbers)
 
@@ -64,6 +72,18 @@ def sample(generator: "nn.Module | str | Path | None" = None, n: int = 16, seed:
     if generator is None or isinstance(generator, str | Path):
         generator = load(generator or BUNDLE / "generator.safetensors")
     return images_of(generator, noise_of(generator, n, seed))
+
+
+def invert(image: Any, *words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Inverted":
+    """Find the noise whose generated image is nearest to a picture.
+
+    Args:
+        image: a picture's file or a folder of pictures; a picture of Pillow's; or a tensor or an array `[3, h, w]` or
+            `[n, 3, h, w]` in [-1, 1], of the generator's size.
+    """
+    if isinstance(image, str | Path):
+        return _call("invert", words, {**settings, "image": image}, config_dir, folder)
+    return _call("invert", words, settings, config_dir, folder, image=image)
 
 
 def train_gan(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Trained":

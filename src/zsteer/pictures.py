@@ -95,21 +95,24 @@ def sheet(lines: Sequence[tuple[str, Sequence[np.ndarray | None]]], titles: Sequ
 
 def grid_of(images: Float[Tensor, "n 3 h w"], columns: int) -> Float[Tensor, "3 height width"]:
     """Images in [-1, 1] as one picture in [0, 1], mapped by (x + 1) / 2; small ones enlarged to 64 pixels."""
-    images = images.float()
-    if (times := _enlarged(images)) > 1:
-        images = interpolate(images, scale_factor=times)
-    return make_grid(((images + 1) / 2).clamp(0, 1), nrow=columns, padding=PADDING, pad_value=1.0)
+    return make_grid(((enlarged(images) + 1) / 2).clamp(0, 1), nrow=columns, padding=PADDING, pad_value=1.0)
 
 
 def row_of(
     grid: Float[Tensor, "3 height width"], images: Float[Tensor, "n 3 h w"], row: int
 ) -> Float[Tensor, "3 row_height row_width"]:
     """One row of a grid of images of this size, without what is written beside it."""
-    height, width = (side * _enlarged(images) + PADDING for side in images.shape[2:])
+    height, width = (side * _times(images) + PADDING for side in images.shape[2:])
     return grid[:, row * height : (row + 1) * height + PADDING, : len(images) * width + PADDING]
 
 
-def _enlarged(images: Float[Tensor, "n 3 h w"]) -> int:
+def enlarged(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+    """Images of fewer than 64 pixels, each pixel a square of several."""
+    times = _times(images)
+    return interpolate(images.float(), scale_factor=times) if times > 1 else images.float()
+
+
+def _times(images: Float[Tensor, "n 3 h w"]) -> int:
     return max(1, 64 // images.shape[-1])
 
 

@@ -115,6 +115,17 @@ def test_directions_are_named(tmp_path, monkeypatch):
     assert (named.directions.shape, len(named.table), os.listdir()) == ((40, 64), 32, [])
 
 
+def test_inversion_leaves_no_file_and_nothing_changed(state, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = state()
+    picture = torch.zeros(3, 64, 64)
+    found = zsteer.invert(picture, *GOLDEN_NETWORKS, "trainer=cpu", num_samples=8, starts=2, num_steps=2)
+    assert state() == before
+    assert torch.equal(picture, torch.zeros(3, 64, 64))
+    assert (found.noise.shape, found.images.shape) == ((1, 64), (1, 3, 64, 64))
+    assert found.metrics["starts"] == 2
+
+
 def test_a_loop_draws_its_own_random_numbers():
     torch.manual_seed(1)
     expected = [torch.randn(2) for _ in range(2)]
@@ -165,9 +176,11 @@ def test_it_works_within_an_application_of_hydras_and_under_inference_mode(tmp_p
     (tmp_path / "theirs.yaml").write_text("a: 1")
     with initialize_config_dir(str(tmp_path), version_base="1.2"), torch.inference_mode():
         steered = zsteer.steer(*STEER)
+        inverted = zsteer.invert(torch.zeros(3, 64, 64), *GOLDEN_NETWORKS, "trainer=cpu", num_samples=8, num_steps=2)
         assert hydra_compose("theirs").a == 1
         assert torch.is_inference_mode_enabled()
     assert not torch.equal(steered.history.noise[0], steered.history.noise[-1])
+    assert inverted.losses[-1] < inverted.losses[0]
 
 
 def test_a_given_folder_becomes_a_runs(tmp_path):

@@ -84,6 +84,8 @@ REFUSED = {
     "a text": (io.BytesIO(b"hello"), "it is no image of a known format"),
     "nothing": (io.BytesIO(), "it is no image of a known format"),
     "a format that is not read": (saved(of_mode("RGB", 0), "ICO"), "it is no image of a known format"),
+    "numbers of any size": (saved(of_mode("F", 0.5), "TIFF"), "floating-point pixels have no known range"),
+    "whole numbers of 32 bits": (saved(of_mode("I", 70_000), "TIFF"), "beyond 16 bits have no known range"),
     "a file that ends early": (io.BytesIO(saved(Image.effect_noise((64, 64), 50)).getvalue()[:900]), "truncated"),
 }
 
@@ -95,9 +97,10 @@ def test_what_is_no_picture_is_refused_in_a_line(file, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_larger_than_pillow_allows_is_refused(monkeypatch):
+@pytest.mark.parametrize("limit", [800, 400])  # Pillow warns from its limit on, and refuses twice as many
+def test_a_picture_larger_than_pillows_limit_is_refused(monkeypatch, limit):
     file = saved(Image.new("RGB", (30, 30)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ValueError, match="900 pixels"), warnings.catch_warnings(action="ignore"):
         open_photo(file)
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from zsteer.app import trainer_words
 from zsteer.data import attributes
+from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
 from zsteer.files import read_sidecar
 from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_number, whole_number
@@ -266,6 +267,34 @@ def compare(cfg: DictConfig) -> None:
         raise ValueError(
             f"targets={list(cfg.targets)} must be all of them labels, or all of them factors, or one that joins several"
         )
+
+
+def invert(cfg: DictConfig) -> None:
+    """Check the settings of an inversion.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    if cfg.image is not None:
+        photo_files(str(cfg.image), "image")
+    whole_number(cfg.num_samples, "num_samples", 2)
+    for key in ("num_steps", "max_rows"):
+        whole_number(cfg[key], key, 1)
+    whole_number(cfg.starts, "starts", 1, cfg.num_samples)
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
+    real_number(cfg.feature_weight, "feature_weight", minimum=0.0)
+    if "lr" in cfg.optimizer:
+        real_number(cfg.optimizer.lr, "optimizer.lr", above=0.0)
+    if not 0 < real_number(cfg.shell, "shell") <= 1:
+        raise ValueError(f"shell={cfg.shell} must be a share of the samples, above 0 and at most 1")
+    choice(cfg.trainer.precision, "trainer.precision", ("32-true", "64-true"))
+    trainer_words.check(cfg.trainer, {**trainer_words.STEERING, "callbacks": trainer_words.LEAVE_OUT})
+    if cfg.trainer.devices not in (1, "1"):
+        raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: rows are not shared by devices here")
+    for role in NETWORKS:
+        network(cfg, role)
+        trained(cfg, role)
+    unconditional(cfg)
 
 
 def summarize(cfg: DictConfig) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -15,6 +15,7 @@ from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_main_process
 
 if TYPE_CHECKING:
+    from zsteer.inversion.results import Inverted
     from zsteer.steering.results import Steered
 
 Successor = Callable[[list[str]], "tuple[Command, list[str]] | None"]
@@ -71,6 +72,17 @@ def sample(cfg: DictConfig, folder: Path | None) -> Outcome:
     from zsteer.steering.samples import draw_samples
 
     return draw_samples(cfg, folder)
+
+
+@command(checks.invert)
+def invert(cfg: DictConfig, folder: Path | None, image: Any = None) -> "Inverted":
+    """Find the noise whose generated image is nearest to a picture."""
+    image = cfg.image if image is None else image  # an object that a caller in Python has
+    if image is None:
+        raise ValueError("image=null must be the file of a picture, or a folder of pictures")
+    from zsteer.inversion.search import invert
+
+    return invert(cfg, folder, image)
 
 
 @command(checks.train_gan)

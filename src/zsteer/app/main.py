@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,7 +56,7 @@ class Outcome(Protocol):
 
 
 Check = Callable[[DictConfig], None]
-Perform = Callable[[DictConfig, Path | None], Outcome]
+Perform = Callable[..., Outcome]  # of a config, a folder or None, and perhaps objects by name
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,12 @@ class Command:
         settings: Mapping[str, Any],
         config_dir: str | Path | None,
         folder: str | Path | None,
+        objects: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run for a caller in Python, with the words of the command line and settings by name; give the result.
 
-        The caller's Hydra, random numbers, environment and warning filters are left as they were.
+        `objects` are what no word can say, given to `perform` by name. The caller's Hydra, random numbers,
+        environment and warning filters are left as they were.
 
         Raises:
             ValueError, FileNotFoundError: a setting is wrong; the message says which.
@@ -146,7 +149,7 @@ class Command:
         words = [*words, *(word_of(key, value) for key, value in settings.items())]
         if moved := self.successor(words):
             command, words = moved
-            return command.from_python(words, {}, config_dir, folder)
+            return command.from_python(words, {}, config_dir, folder, objects)
         if config_dir is not None and not Path(config_dir).is_dir():
             raise FileNotFoundError(f"config_dir={config_dir}: no such folder")
         with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
@@ -154,9 +157,10 @@ class Command:
             cfg = compose(self.name, words, inside=True)
             self.ready(cfg)
             with _torch_state_kept():
+                perform = partial(self.perform, **(objects or {}))
                 if folder is None:
                     without_folder(cfg)
-                    return self.perform(cfg, None)
+                    return perform(cfg, None)
                 folder = Path(folder)
                 with ExitStack() as kept:
                     try:
@@ -168,7 +172,7 @@ class Command:
                             f"folder={folder} cannot be written ({error.strerror}); name another"
                         ) from error
                     with recorded(folder):
-                        return self.perform(cfg, folder)
+                        return perform(cfg, folder)
 
 
 def refuse_hydras_words(script: str, words: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Anybody's picture files, read as images of one size and three colours."""
 
 import io
+import math
 import os
 from pathlib import Path
 
@@ -33,26 +34,34 @@ def open_photo(file: str | os.PathLike | io.BytesIO) -> Image.Image:
     """A picture file, decoded: the first frame, upright, in RGB.
 
     Raises:
-        ValueError: why it cannot be read, without its name: another format, damaged, or larger than Pillow allows.
+        ValueError: why it cannot be read, without its name: another format, damaged, or larger than Pillow's limit.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return rgb(ImageOps.exif_transpose(image))
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # of which Pillow only warns
+                raise ValueError(f"it has {image.width * image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+            return upright(image)
     except UnidentifiedImageError:
         raise ValueError(f"it is no image of a known format ({', '.join(FORMATS)})") from None
-    # What Pillow's readers raise for damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
+    except Exception as error:  # decoders raise whatever a damaged file leads to
+        raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
 
 
-def rgb(image: Image.Image) -> Image.Image:
-    """A picture of any colour mode in RGB: as Pillow converts, which drops transparency, but for grey of 16 bits.
+def upright(image: Image.Image) -> Image.Image:
+    """A picture as its EXIF says it was held, in RGB as Pillow converts, without transparency; 16 bits are scaled.
 
-    Of that, Pillow would make white wherever a value is above 255.
+    Raises:
+        ValueError: its numbers have no known range.
     """
-    if image.mode.startswith("I"):
-        image = image.point(lambda value: value / 256).convert("L")
-    if image.has_transparency_data:  # of a palette, which Pillow wants to see converted so
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode.startswith("I"):  # which Pillow would clip at 255
+        numbers = np.asarray(image)
+        if numbers.min() < 0 or numbers.max() > 65535:
+            raise ValueError("whole numbers beyond 16 bits have no known range")
+        image = Image.fromarray((numbers / 257).round().astype(np.uint8))
+    if image.has_transparency_data:  # of a palette, which Pillow warns of otherwise
         image = image.convert("RGBA")
     return image.convert("RGB")
 

@@ -102,9 +102,13 @@ def _fold_batch_norm(layers: nn.Sequential) -> None:
 
 
 def pooled_features(
-    network: nn.Module, images: Float[Tensor, "n 3 h w"]
+    network: nn.Module, images: Float[Tensor, "n 3 h w"], role: str = "judge"
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
-    """A classifier's last feature map of more than one position, averaged over the positions; and its logits."""
+    """A classifier's last feature map of more than one position, averaged over the positions; and its logits.
+
+    Raises:
+        ValueError: it has none.
+    """
     maps: list[Tensor] = []
 
     def keep(_layer: nn.Module, _inputs: tuple, output: object) -> None:
@@ -119,7 +123,7 @@ def pooled_features(
             handle.remove()
     if not maps:
         raise ValueError(
-            f"judge.network={type(network).__name__} has no feature map to compare images by; use another judge"
+            f"{role}.network={type(network).__name__} has no feature map to compare images by; use another {role}"
         )
     return maps[0].mean(dim=(2, 3)), logits
 

@@ -28,7 +28,7 @@ class NamedClassifier:
 
 @dataclass(frozen=True)
 class Networks:
-    """The trained networks of a steering run; without a judge its gain stays unconfirmed."""
+    """The trained networks of a run that steers or inverts; without a judge what it gains stays unconfirmed."""
 
     generator: nn.Module
     classifier: NamedClassifier
@@ -36,14 +36,16 @@ class Networks:
 
 
 def load_networks(cfg: DictConfig, dtype: torch.dtype = torch.float32) -> Networks:
-    """The generator, classifier and judge of a config; the first two are tried in the run's `dtype`.
+    """The generator, classifier and judge of a config, for its target if it has one.
+
+    The first two are tried in the run's `dtype`.
 
     Raises:
         ValueError, FileNotFoundError: weights or sizes do not fit; the message names the config group.
     """
     generator = load_network(cfg.generator, "generator")
     images = try_generator(generator, dtype)
-    aim = (cfg.target, cfg.edit)
+    aim = (cfg.get("target"), cfg.get("edit", "add"))
     classifier = load_classifier(cfg.classifier, "classifier", images, *aim)
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images.float(), *aim)
     return Networks(generator, classifier, judge)

@@ -87,14 +87,14 @@ def method_of(section: DictConfig) -> Method:
     return method
 
 
-def check_uncoupled(optimizer: torch.optim.Optimizer) -> None:
+def check_uncoupled(optimizer: torch.optim.Optimizer, key: str = "method.optimizer") -> None:
     """
     Raises:
         ValueError: an optimizer by which an image's steps would depend on the others'.
     """
     if type(optimizer).__name__ in COUPLED_OPTIMIZERS:
         raise ValueError(
-            f"method.optimizer._target_={type(optimizer).__name__} must step each number by itself, as "
+            f"{key}._target_={type(optimizer).__name__} must step each number by itself, as "
             "torch.optim.Adam does, or an image's steps would depend on the others'"
         )
 

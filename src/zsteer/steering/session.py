@@ -138,11 +138,11 @@ class Session:
         """
         shown = progress_bar and self.trainer.get("enable_progress_bar", True)
         trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=shown)
+        callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         if after_step is not None:
-            told = LambdaCallback(on_train_batch_end=lambda *args: after_step(args[-1] + 1))
-            trainer.callbacks.append(told)
+            callbacks.append(LambdaCallback(on_train_batch_end=lambda *args: after_step(args[-1] + 1)))
         if trainer.world_size > 1:  # alone, this process ends at once
-            trainer.callbacks.append(Termination())
+            callbacks.append(Termination())
         self.device = trainer.strategy.root_device
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method = self.method.fit(self.networks.generator, self.references[0])

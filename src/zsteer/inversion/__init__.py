@@ -1,0 +1,1 @@
+"""The noise whose generated image is nearest to a picture."""
