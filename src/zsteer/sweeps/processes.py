@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from tqdm import tqdm
 
+from zsteer.files import LAST_CHECKPOINT
 from zsteer.settings import whole_number
 from zsteer.status import read_status
 from zsteer.sweeps.hydra_internals import options_of_command, word_of
@@ -42,7 +43,8 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
         def one(job: Launched) -> None:
             place = places.get()
             try:
-                _run_process(sweep, job, place, processes, ended)
+                if sweep.ready(job):
+                    _run_process(sweep, job, place, processes, ended)
             finally:
                 places.put(place)
                 bar.update()
@@ -63,6 +65,7 @@ def _run_process(
     sweep: Sweep, job: Launched, gpu: str | None, processes: list[subprocess.Popen], ended: threading.Event
 ) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "status.json").unlink(missing_ok=True)  # of an earlier attempt
     environment = {**os.environ, STARTED_BY: str(os.getpid())}
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -84,8 +87,10 @@ def _run_process(
 
 
 def _command_of(sweep: Sweep, job: Launched) -> list[str]:
-    """The command that runs a job alone, in its folder."""
+    """The command that runs a job alone, in its folder, and goes on with what it has trained there."""
     ours = ("hydra.mode=", "hydra.sweep", "hydra/sweep", "hydra.run", "hydra.launcher", "hydra/launcher")
     hydras = [word for word in sweep.config.hydra.overrides.hydra if not word.startswith(ours)]
     alone = ["hydra.mode=RUN", word_of("hydra.run.dir", job.folder)]
+    if "ckpt_path" in job.cfg and (job.folder / LAST_CHECKPOINT).is_file():  # of an attempt that was interrupted
+        alone.append(word_of("ckpt_path", job.folder / LAST_CHECKPOINT))
     return [sys.executable, sys.argv[0], *options_of_command(), *job.overrides, *hydras, *alone]
