@@ -126,6 +126,16 @@ class Sweep:
             with atomic_write(job.folder / ".hydra" / f"{name}.yaml") as temporary:
                 temporary.write_text(text)
 
+    def ready(self, job: Launched) -> bool:
+        """Whether a job's config passes its checks; if not, it has failed."""
+        try:
+            self.check(job.cfg)
+        except Exception as error:
+            with suppress(OSError, ValueError):
+                self.begin(job)
+            self.fail(job, error)
+        return job.error is None
+
     def fail(self, job: Launched, error: BaseException, seconds: float = 0.0) -> None:
         """Record a job's failure in its folder and for the end of the sweep."""
         job.error = error

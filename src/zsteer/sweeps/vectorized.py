@@ -33,13 +33,8 @@ def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
         if job.completed:
             job.result = kept_objective(job)
             continue
-        try:
-            sweep.check(job.cfg)
+        if sweep.ready(job):
             groups.setdefault(group_of(job.cfg), []).append(job)
-        except Exception as error:
-            with suppress(OSError, ValueError):
-                sweep.begin(job)
-            sweep.fail(job, error)
     bar = tqdm(total=sum(map(len, groups.values())), desc="Steering", unit="job", disable=not is_main_process())
     with bar:
         for jobs in groups.values():
