@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from zsteer.files import is_main_process, read_json, write_json
@@ -35,6 +35,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # What a user can put right, or did: reported in a line, without a traceback on the screen.
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt, Terminated)
+
+
+# Configs of the plugins that only the extra `sweeps` installs.
+OF_SWEEPS = r"hydra/(sweeper/(optuna|sampler)|launcher/submitit)"
 
 
 @dataclass
@@ -137,6 +141,8 @@ def describe(error: BaseException) -> str:
         return "; ".join(("interrupted", *map(str, error.args)))
     if isinstance(error, Terminated):
         return "terminated"
+    if isinstance(error, MissingConfigException) and re.match(OF_SWEEPS, error.missing_cfg_file or ""):
+        return f"{error.missing_cfg_file} comes with an extra: pip install 'zsteer[sweeps]', or '.[sweeps]' in a clone"
     text, cause = str(error), error.__cause__
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
         # Classes check their own settings. Where their words name no key, Hydra's place in the config does.

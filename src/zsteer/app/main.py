@@ -316,6 +316,14 @@ class TakeFolder(Callback):
             raise FolderTaken(str(error)) from None
 
 
+class OwnSearch(Callback):
+    """Has `hydra/sweeper=optuna`, wherever it was written, name the sweeper that goes on with a search."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
+            config.hydra.sweeper._target_ = "hydra_plugins.zsteer_launchers.SearchSweeper"
+
+
 def named_folder(error: BaseException, call: Call) -> BaseException:
     """The error, or one that names the key of the folder where it came from a folder that cannot be written."""
     if isinstance(error, OSError) and not isinstance(error, HydraException) and not call.started:

@@ -68,6 +68,11 @@ class Sweep:
         self._check_same()
         self._refuse_living()
 
+    @property
+    def grid(self) -> bool:
+        """Whether the sweeper is Hydra's own, which knows all jobs before the first, and not a search."""
+        return self.config.hydra.sweeper._target_.endswith(("BasicSweeper", "QuickSweeper"))
+
     def _composed(self) -> Iterator[Launched]:
         composer = Composer(self.context.config_loader, self.config)
         title = f"Composing {len(self.job_overrides)} jobs"
@@ -88,7 +93,7 @@ class Sweep:
             ValueError: the folder that is to be resumed holds jobs of other words.
         """
         known = {job.folder.name: job.overrides for job in self.jobs}
-        all_known = self.config.hydra.sweeper.get("max_batch_size") is None
+        all_known = self.grid and self.config.hydra.sweeper.get("max_batch_size") is None
         for status in self.folder.glob("*/status.json") if self.call.resumed else ():
             saved = status.parent / ".hydra" / "overrides.yaml"
             words = OmegaConf.to_container(OmegaConf.load(saved)) if saved.is_file() else None
@@ -150,10 +155,9 @@ class Sweep:
 
         Hydra's own sweeper stops at a failed job, and would leave out later batches of jobs; so it is told nothing.
         """
-        basic = self.config.hydra.sweeper._target_.endswith(("BasicSweeper", "QuickSweeper"))
         returned = []
         for job in self.jobs:
-            failed = job.error is not None and not basic
+            failed = job.error is not None and not self.grid
             outcome = JobReturn(job.overrides, job.cfg, job.hydra_cfg, str(Path.cwd()), self.config.hydra.job.name)
             outcome.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
             outcome.return_value = job.error if failed else job.result
