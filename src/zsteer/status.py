@@ -126,6 +126,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, Terminated):
         return "terminated"
     text, cause = str(error), error.__cause__
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", text)  # what a resolver of ours says is enough
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
         # Classes check their own settings. Where their words name no key, Hydra's place in the config does.
         place = re.search(r"full_key: (.+)", text)
