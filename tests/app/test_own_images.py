@@ -25,7 +25,7 @@ TRAINING = ["max_images=8", "data.batch_size=4", "trainer.log_every_n_steps=1", 
 def commands():
     (section,) = re.findall(r"^## Your own images\n(.*?)^## ", README, flags=re.M | re.S)
     (block,) = re.findall(r"```bash\n(.*?)```", section, flags=re.S)
-    return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
 
 
 @pytest.fixture
@@ -75,6 +75,9 @@ def test_five_commands_lead_from_a_folder_to_a_steered_picture(photos, command, 
         assert ended.code == 0, ended.err
     assert names == ["prepare_data", "train_classifier", "train_classifier", "train_gan", "steer"]
     assert len(list((photos / "data").glob("folder-*"))) == 1
+    swapped = [word.replace("[hat,glasses,", "[glasses,hat,") for word in words]
+    ended = command("steer", *swapped, *SMALL["steer"], "trainer=cpu")
+    assert "classifier.attributes=['glasses', 'hat', 'smile'] must be in the order of the training" in ended.err
     figures = json.loads((photos / "steer" / "metrics.json").read_text())
     assert figures["target"] == "hat"
     assert figures["attribute_dependency"] is not None

@@ -141,8 +141,12 @@ def test_classifiers_give_one_logit_per_image_and_class(kind, num):
 @pytest.mark.parametrize(("size", "widths"), [(16, [8, 16]), (32, [8, 16, 32]), (128, [8, 16, 32, 64, 64])])
 def test_the_judge_has_as_many_blocks_as_bring_its_images_down_to_4_pixels(size, widths):
     network = ResidualClassifier(n_classes=7, hidden_dim=8, size=size)
-    assert network.features(images(2, size=size)).shape == (2, widths[-1], 4, 4)
-    assert [block.body[0].out_channels for block in network.features[1:]] == widths[1:]
+    x, found = images(2, size=size), []
+    for layer in network.features:
+        x = layer(x)
+        found.append((x.shape[1], x.shape[2]))
+    assert found == [(width, size >> halved) for halved, width in enumerate(widths, start=1)]
+    assert found[-1][1] == 4
     assert network(images(2, size=size)).shape == (2, 7)
 
 
