@@ -144,6 +144,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and re.match(OF_SWEEPS, error.missing_cfg_file or ""):
         return f"{error.missing_cfg_file} comes with an extra: pip install 'zsteer[sweeps]', or '.[sweeps]' in a clone"
     text, cause = str(error), error.__cause__
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", text)  # what a resolver of ours says is enough
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
         # Classes check their own settings. Where their words name no key, Hydra's place in the config does.
         place = re.search(r"full_key: (.+)", text)

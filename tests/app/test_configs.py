@@ -7,12 +7,14 @@ import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from places import ROOT
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from zsteer.app.checks import unknown_keys
 from zsteer.app.composition import CONFIGS, compose, experiments, in_full, known_keys, own_hydra
+from zsteer.status import describe
 from zsteer.steering.methods import Method, method_of
 from zsteer.training.fitting import chosen_callbacks
 
@@ -49,6 +51,34 @@ def test_each_network_instantiates(group, choice):
         assert section is None
     else:
         assert isinstance(instantiate(section.network), nn.Module)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_networks_follow_the_size_of_the_data(size):
+    words = ["data=folder", "data.images=photos", f"data.size={size}", "experiment=r3gan_small", "judge=residual"]
+    cfg = compose("train_gan", [*words, "judge.attributes=[hat,smile]"])
+    generator, discriminator, judge = (
+        instantiate(cfg[role].network) for role in ("generator", "discriminator", "judge")
+    )
+    images = generator(torch.zeros(2, 64))
+    assert images.shape == (2, 3, size, size)
+    assert discriminator(images).shape == (2,)
+    assert judge(images).shape == (2, 2)
+
+
+def test_a_size_that_networks_cannot_follow_is_refused():
+    cfg = compose("train_gan", ["data=folder", "data.images=photos", "data.size=100", "generator=r3gan"])
+    with pytest.raises(InterpolationResolutionError) as error:
+        instantiate(cfg.generator.network)
+    assert describe(error.value) == "data.size=100 must be one of 8, 16, 32, 64, 128, 256, or give network.widths"
+
+
+@pytest.mark.parametrize("choice", ["tutorial", "residual", "resnet18"])
+def test_a_classifier_has_an_output_for_each_name(choice):
+    network = instantiate(
+        compose("steer", [f"classifier={choice}", "classifier.attributes=[a,b,c]"]).classifier.network
+    )
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("choice", choices("gan_loss"))

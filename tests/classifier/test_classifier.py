@@ -101,6 +101,29 @@ def test_one_attribute_is_enough():
     assert found["balanced_accuracy"]["Male"] == pytest.approx((1 + 2 / 3) / 2)
 
 
+def test_missing_targets_are_left_out_of_every_figure():
+    logits, targets = random_case(0)
+    known = torch.rand(40, 3, generator=torch.Generator().manual_seed(1)) < 0.7
+    known[:, 2] = False
+    numbers = torch.randn(40, 1, generator=torch.Generator().manual_seed(2))
+    known = torch.cat([known, known[:, :1]], dim=1)
+    outputs, targets = torch.cat([logits, numbers + 0.1], dim=1), torch.cat([targets, numbers], dim=1)
+    metrics = AttributeMetrics([*NAMES, "age"], {"age": (40.0, 10.0)})
+    metrics.update(outputs, targets.where(known, torch.nan))
+    found = metrics.compute()
+    for column, name in enumerate(NAMES[:2]):
+        rows = known[:, column]
+        expected = counted(logits[rows], targets[rows][:, :3], name)
+        assert {figure: found[figure][name] for figure in expected} == pytest.approx(expected, abs=1e-6)
+        assert found["accuracy"]["Young"] is None and found["average_precision"]["Young"] is None
+    rows = known[:, 3]
+    variance = (numbers[rows] - numbers[rows].mean()).square().mean().item()
+    assert found["mean_absolute_error"] == {"age": pytest.approx(1.0, rel=1e-5)}
+    assert found["r2"] == {"age": pytest.approx(1 - 0.1**2 / variance, rel=1e-4)}
+    accuracies = [counted(logits[known[:, i]], targets[known[:, i]][:, :3], NAMES[i])["accuracy"] for i in (0, 1)]
+    assert means(found)["accuracy"] == pytest.approx(sum(accuracies) / 2)
+
+
 def test_logits_of_a_mixed_precision_run_are_accepted():
     logits, targets = random_case(0)
     metrics = AttributeMetrics(NAMES)

@@ -7,10 +7,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from zsteer.files import BUNDLE
 from zsteer.networks.combined import Conjunction
 from zsteer.networks.dcgan import DCGANGenerator, Discriminator
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import channels_last, copied, frozen, z_dim_of
+from zsteer.networks.r3gan import R3GANDiscriminator
 from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.tutorial import Classifier, Generator
 
@@ -135,6 +137,51 @@ def test_discriminator_scores_each_image_by_itself():
 @pytest.mark.parametrize("num", [1, 3])
 def test_classifiers_give_one_logit_per_image_and_class(kind, num):
     assert kind(n_classes=7, hidden_dim=8).eval()(images(num)).shape == (num, 7)
+
+
+@pytest.mark.parametrize(("size", "widths"), [(16, [8, 16]), (32, [8, 16, 32]), (128, [8, 16, 32, 64, 64])])
+def test_the_judge_has_as_many_blocks_as_bring_its_images_down_to_4_pixels(size, widths):
+    network = ResidualClassifier(n_classes=7, hidden_dim=8, size=size)
+    x, found = images(2, size=size), []
+    for layer in network.features:
+        x = layer(x)
+        found.append((x.shape[1], x.shape[2]))
+    assert found == [(width, size >> halved) for halved, width in enumerate(widths, start=1)]
+    assert found[-1][1] == 4
+    assert network(images(2, size=size)).shape == (2, 7)
+
+
+def test_the_judge_of_64_pixels_has_the_bundles_keys():
+    assert ResidualClassifier(size=64).state_dict().keys() == load_file(BUNDLE / "judge.safetensors").keys()
+
+
+def test_no_other_size_makes_a_judge():
+    with pytest.raises(ValueError, match="network.size=100 must be one of 16, 32, 64, 128, 256, 512"):
+        ResidualClassifier(size=100)
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "taken"),
+    [
+        (Classifier(hidden_dim=2), 128, "58 to 81"),
+        (Classifier(hidden_dim=2), 32, "58 to 81"),
+        (Discriminator(hidden_dim=2), 128, "64 to 79"),
+        (ResidualClassifier(hidden_dim=8), 128, "64"),
+        (ResidualClassifier(hidden_dim=8, size=128), 64, "128"),
+        (R3GANDiscriminator(widths=(8, 8, 8), blocks=1), 64, "16"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_networks_say_which_sizes_they_take(network, size, taken):
+    with pytest.raises(ValueError, match=f"it takes images of {taken} pixels a side, not of {size}×{size}"):
+        network(images(2, size=size))
+
+
+def test_the_tutorials_classifier_takes_all_sizes_that_end_in_one_position():
+    network = Classifier(n_classes=5, hidden_dim=2)
+    for size in (58, 64, 81):
+        assert network.classifier(images(2, size=size)).shape == network(images(2, size=size))[..., None, None].shape
+    assert network.classifier(images(2, size=82)).shape[2:] == (2, 2)
 
 
 def test_judge_has_no_layer_in_common_with_the_tutorials_classifier():

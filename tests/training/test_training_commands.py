@@ -208,7 +208,7 @@ def test_balanced_training_weighs_by_the_rates_of_the_training_images(run, root,
     monkeypatch.setattr(
         classifier_training, "instantiate", lambda cfg, **more: seen.append(more.get("rates")) or original(cfg, **more)
     )
-    named = ["data.attributes=[Smiling,Male]", "classifier.network.n_classes=2", "max_images=16", "balanced=true"]
+    named = ["data.attributes=[Smiling,Male]", "max_images=16", "balanced=true"]
     run("train_classifier", *CLASSIFIER, *named)
     _, labels, _ = procedural.draw(torch.arange(64))
     rates = next(rates for rates in seen if rates)
@@ -474,7 +474,7 @@ def test_what_is_no_checkpoint_of_this_training_is_refused(run, tmp_path, conten
 
 def test_logits_and_targets_that_differ_in_number_are_named(run):
     with pytest.raises(ValueError, match=r"classifier.network gives \[2, 40\] for 2 images.* 1 names"):
-        run("train_classifier", *CLASSIFIER, "data.attributes=[Smiling]")
+        run("train_classifier", *CLASSIFIER, "data.attributes=[Smiling]", "classifier.network.n_classes=40")
 
 
 @pytest.mark.parametrize("batch_size", [8, 32])

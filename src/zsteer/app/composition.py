@@ -16,6 +16,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from zsteer.data.attributes import resolve
 from zsteer.files import BUNDLE, is_main_process, slug
 from zsteer.runs import is_run
 from zsteer.settings import NETWORKS
@@ -61,6 +62,18 @@ def accelerator() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
+def widths_up_to(size: int, widths: Sequence[int]) -> list[int]:
+    """The first of a network's widths at 4, 8, 16, ... pixels, up to images of `size`.
+
+    Raises:
+        ValueError: that is none of these sizes.
+    """
+    sizes = [4 << level for level in range(1, len(widths))]
+    if size not in sizes:
+        raise ValueError(f"data.size={size} must be one of {', '.join(map(str, sizes))}, or give network.widths")
+    return list(widths[: sizes.index(size) + 2])
+
+
 RESOLVERS = {
     "accelerator": accelerator,
     "explained": explained,
@@ -69,6 +82,8 @@ RESOLVERS = {
     "reciprocal": lambda number: 1 / number,
     "plus": lambda one, other: one + other,
     "times": lambda one, other: one * other,
+    "outputs": lambda attributes: len(resolve(attributes)),
+    "widths": widths_up_to,
     "bundled": lambda name: str(BUNDLE / name),
 }
 for _name, _function in RESOLVERS.items():

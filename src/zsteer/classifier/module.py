@@ -116,8 +116,9 @@ class ClassifierModule(LightningModule):
         outputs, targets = self._seen()
         for logger in (logger for logger in self.loggers if isinstance(logger, TensorBoardLogger)):
             for column, name in enumerate(self.names):
-                if not self.continuous[column]:
-                    curve = targets[:, column] > 0.5, outputs[:, column].sigmoid()
+                known = ~targets[:, column].isnan()
+                if not self.continuous[column] and known.any():
+                    curve = targets[known, column] > 0.5, outputs[known, column].sigmoid()
                     logger.experiment.add_pr_curve(f"test/{name}", *curve, global_step=self.global_step)
 
     def _finish(self, stage: str) -> None:

@@ -18,6 +18,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     """Train an attribute classifier; the folder gets its weights, `metrics.json`, events and checkpoints."""
     seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)
+    data.require_targets()
     cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
     classifier = load_classifier(cfg.classifier, "classifier", data.example)
     balanced = {"rates": data.rates} if cfg.balanced else {}

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -58,11 +59,19 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
     """
     if module.condition > len(data.names):
         raise ValueError(f"gan.condition={module.condition} must be at most {len(data.names)}, the data's targets")
+    conditions = data.store.targets[data.train_indices()][:, data.columns[: module.condition]]
+    for name, missing in zip(data.names, np.isnan(conditions).sum(axis=0).tolist(), strict=False):
+        if missing:
+            raise ValueError(
+                f"gan.condition={module.condition}: {name} is missing in {missing} training images; complete the data, "
+                "or choose other data.attributes"
+            )
     generated = module.generator(torch.zeros(2, module.z_dim))
     if generated.shape != data.example.shape:
         made, given = ("×".join(map(str, images.shape[2:])) for images in (generated, data.example))
         raise ValueError(
-            f"generator.network makes images of {made} pixels, and the data's have {given}; they must agree"
+            f"generator.network makes images of {made} pixels, and the data's have {given}; they must agree, as "
+            "generator=r3gan and r3gan_small see to"
         )
     for images, key in ((data.example, "data"), (generated, "generator")):
         targets = torch.zeros(2, module.condition)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from zsteer.data import attributes
+from zsteer.files import read_sidecar
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.combined import Conjunction, JoinedClassifier
 from zsteer.networks.inference import frozen, z_dim_of
@@ -86,9 +87,13 @@ def load_classifier(
         edit: what shall be done to the target.
 
     Raises:
-        ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs.
+        ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs, or in another order
+            than the config beside the weights has them.
     """
     names = attributes.resolve(section.attributes, f"{role}.attributes")
+    trained = read_sidecar(section.get("checkpoint")).get("config", {}).get("classifier", {}).get("attributes")
+    if isinstance(trained, list) and sorted(trained) == sorted(names) and tuple(trained) != names:
+        raise ValueError(f"{role}.attributes={list(names)} must be in the order of the training, [{','.join(trained)}]")
     network = load_network(section, role)
     logits = attempt(network, images, role, "images")
     if logits.ndim != 2 or logits.shape[1] != len(names):
