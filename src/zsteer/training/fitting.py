@@ -70,7 +70,7 @@ def chosen_callbacks(cfg: DictConfig, figures: Sequence[str]) -> list[Callback]:
 LOWER_IS_BETTER = ("loss", "fid", "kid", "calibration_error", "mean_absolute_error")
 
 
-def _monitoring(section: DictConfig, key: str, figures: Sequence[str]) -> DictConfig | dict[str, Any]:
+def _monitoring(section: DictConfig, key: str, figures: Sequence[str]) -> DictConfig:
     """A callback's section with the figure that it monitors, and whether less of that is better."""
     if "monitor" not in section:
         return section
@@ -79,9 +79,10 @@ def _monitoring(section: DictConfig, key: str, figures: Sequence[str]) -> DictCo
     monitor = figures[0] if section.monitor is None else section.monitor
     if monitor not in figures:
         raise ValueError(f"{key}={monitor} must be one of this training's figures, {', '.join(figures)}")
-    told: dict[str, Any] = {**section, "monitor": monitor}
+    told = section.copy()
+    told.monitor = monitor
     if "mode" in section and section.mode is None:
-        told["mode"] = "min" if any(name in monitor for name in LOWER_IS_BETTER) else "max"
+        told.mode = "min" if any(name in monitor for name in LOWER_IS_BETTER) else "max"
     return told
 
 
