@@ -1,5 +1,6 @@
 """How a run stands: its `status.json`, and what went wrong as one line."""
 
+import errno
 import re
 import signal
 import time
@@ -28,6 +29,9 @@ def terminate(*_: object) -> None:
     """
     raise Terminated
 
+
+# The disk's, or one's share of it, is full; or the file has the size that files may have.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # What a user can put right, or did: reported in a line, without a traceback on the screen.
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt, Terminated)
@@ -97,13 +101,20 @@ def recorded(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        cause = interrupt_of(error)
+        cause = cause_of(error, folder)
         with suppress(OSError):  # a full disk has no room for that either
             write_failure(folder, cause, time.monotonic() - started)
         if cause is not error:
             raise cause from None
         raise
     write_status(folder, "completed", time.monotonic() - started)
+
+
+def cause_of(error: BaseException, folder: Path) -> BaseException:
+    """The error, or what is behind it: the interrupt that Lightning made an exit of, the folder of a nameless file."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:  # of TensorBoard's, of Hydra's
+        return OSError(error.errno, error.strerror, str(folder))
+    return interrupt_of(error)
 
 
 def interrupt_of(error: BaseException) -> BaseException:

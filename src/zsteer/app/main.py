@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -27,7 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zsteer.app.checks import without_folder
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
+from zsteer.app.process import end_with_parent, unfailing_streams
 from zsteer.files import LAST_CHECKPOINT, atomic_write, is_main_process
+from zsteer.locks import in_use
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
 from zsteer.sweeps.launching import objective_of
@@ -66,10 +68,12 @@ class Command:
     perform: Perform
     successor: Callable[[list[str]], "tuple[Command, list[str]] | None"] = lambda words: None
 
+    @unfailing_streams()
     def __call__(self) -> None:
         """Run as the command line says; one line per failure that a user can put right, and exit code 1.
 
-        Ended by Ctrl-C or SIGTERM, it says so, and its exit code is 130 or 143.
+        Ended by Ctrl-C or SIGTERM, it says so, and its exit code is 130 or 143. Of the processes that end together, the
+        first says so.
 
         A sweep is summarized whatever became of its jobs. `HYDRA_FULL_ERROR=1` shows tracebacks.
         """
@@ -83,6 +87,7 @@ class Command:
             return command()
         ignore_lightnings_warnings()
         typed = list(sys.argv)
+        end_with_parent()
         handler = signal.signal(signal.SIGTERM, terminate)
         call = Call()
         task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Task(self, call))
@@ -99,15 +104,19 @@ class Command:
         except (*USER_ERRORS, FolderTaken) as error:
             if verbose:
                 raise
+            if isinstance(error, InterruptedError | KeyboardInterrupt) and not is_main_process():
+                return  # with code 0: for any other, Lightning would kill the first process before it has ended
             for line in call.failures or [describe(named_folder(error, call))]:
                 print(f"error: {line}", file=sys.stderr)
             if exit_code(error) > 1 and (word := going_on(call)) is not None:
                 print(f"to go on: {command_line(typed, word)}", file=sys.stderr)
             sys.exit(exit_code(error))
         finally:
+            _kept.close()
             if handler is not None:  # one that was not set from Python
                 signal.signal(signal.SIGTERM, handler)
 
+    @unfailing_streams()
     def from_python(
         self,
         words: Sequence[str],
@@ -137,13 +146,17 @@ class Command:
                     without_folder(cfg)
                     return self.perform(cfg, None)
                 folder = Path(folder)
-                refuse_completed(folder, "folder")
-                try:
-                    write_config(folder, cfg, words)
-                except OSError as error:
-                    raise ValueError(f"folder={folder} cannot be written ({error.strerror}); name another") from error
-                with recorded(folder):
-                    return self.perform(cfg, folder)
+                with ExitStack() as kept:
+                    try:
+                        kept.enter_context(in_use(folder, "folder"))
+                        refuse_completed(folder, "folder")
+                        write_config(folder, cfg, words)
+                    except OSError as error:
+                        raise ValueError(
+                            f"folder={folder} cannot be written ({error.strerror}); name another"
+                        ) from error
+                    with recorded(folder):
+                        return self.perform(cfg, folder)
 
 
 def refuse_hydras_words(script: str, words: Sequence[str]) -> None:
@@ -177,7 +190,8 @@ class Task:
         if swept:
             self.call.sweep = Path(hydra_cfg.sweep.dir)
         try:
-            with recorded(folder):
+            # Hydra's own launchers and submitit's come here; a single run has its folder already.
+            with in_use(folder, "hydra.sweep.dir") if swept else nullcontext(), recorded(folder):
                 self.refuse_sweep_words(cfg, swept)
                 self.command.check(cfg)
                 result = self.command.perform(cfg, folder)
@@ -238,19 +252,36 @@ def command_line(typed: Sequence[str], word: str) -> str:
 
 
 class FolderTaken(BaseException):
-    """A run's folder holds a completed run. Of what is an Exception, Hydra would make a warning."""
+    """A folder that this command cannot have. Of what is an Exception, Hydra would make a warning."""
 
 
-class RefuseCompleted(Callback):
-    """Looks at a run's folder, whoever named it, before Hydra writes this run's config over a completed one's."""
+# The folders of the command that runs: Hydra makes the callback that takes them, out of the command's reach.
+_kept = ExitStack()
+
+
+class TakeFolder(Callback):
+    """Takes a run's or a sweep's folder, whoever named it, before Hydra writes this run's config over another's."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """
         Raises:
-            FolderTaken: it holds one.
+            FolderTaken: it holds a completed run, another run is at work in it, or it cannot be written.
         """
+        self._take(Path(config.hydra.run.dir), "hydra.run.dir", refuse_completed)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """
+        Raises:
+            FolderTaken: another sweep is at work in it, or it cannot be written.
+        """
+        self._take(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+
+    def _take(self, folder: Path, key: str, check: Callable[[Path, str], None] = lambda folder, key: None) -> None:
         try:
-            refuse_completed(Path(config.hydra.run.dir), "hydra.run.dir")
+            _kept.enter_context(in_use(folder, key))
+            check(folder, key)
+        except OSError as error:
+            raise FolderTaken(unwritable(error, key)) from None
         except ValueError as error:
             raise FolderTaken(str(error)) from None
 
@@ -258,9 +289,13 @@ class RefuseCompleted(Callback):
 def named_folder(error: BaseException, call: Call) -> BaseException:
     """The error, or one that names the key of the folder where it came from a folder that cannot be written."""
     if isinstance(error, OSError) and not isinstance(error, HydraException) and not call.started:
-        key = "hydra.sweep.dir" if call.sweep else "hydra.run.dir"
-        return ValueError(f"{key}: cannot write {error.filename} ({error.strerror}); name another folder")
+        return ValueError(unwritable(error, "hydra.sweep.dir" if call.sweep else "hydra.run.dir"))
     return error
+
+
+def unwritable(error: OSError, key: str) -> str:
+    """What to say of a folder that cannot be written; for its own files Hydra gives no name."""
+    return f"{key}: cannot write {error.filename or 'the config'} ({error.strerror}); name another folder"
 
 
 def summarize_sweep(call: Call) -> None:

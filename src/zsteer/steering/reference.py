@@ -31,8 +31,16 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/zsteer/reference`, or `~/.cache/zsteer/reference`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsteer" / "reference"
+    """`$XDG_CACHE_HOME/zsteer/reference`, or `~/.cache/zsteer/reference`.
+
+    Raises:
+        FileNotFoundError: there is no home either, as for a user that the system does not know.
+    """
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError("no home folder is known") from error
+    return cache / "zsteer" / "reference"
 
 
 def reference_logits(
@@ -72,22 +80,25 @@ def compute_logits(
 
 
 def _load(name: str) -> Tensor | None:
-    for path in (BUNDLED / name, cache_folder() / name):
-        try:
-            return load_file(path)["logits"]
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (SafetensorError, KeyError):
-            log.warning("%s is damaged; measuring again", path)
-    return None
+    path = BUNDLED / name
+    try:
+        if not path.is_file():
+            path = cache_folder() / name
+        return load_file(path)["logits"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (SafetensorError, KeyError):
+        log.warning("%s is damaged; measuring again", path)
+        return None
 
 
 def _keep(computed: Mapping[str, Tensor]) -> None:
     try:
+        folder = cache_folder()
         for name, logits in computed.items():
-            save_logits(cache_folder() / name, logits)
+            save_logits(folder / name, logits)
     except OSError as error:
-        log.warning("the reference logits could not be kept in %s (%s); set XDG_CACHE_HOME", cache_folder(), error)
+        log.warning("the reference logits could not be kept (%s); set XDG_CACHE_HOME", error)
 
 
 def save_logits(path: Path, logits: Tensor) -> None:

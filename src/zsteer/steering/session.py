@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from zsteer.data import attributes
@@ -28,6 +29,7 @@ from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
 from zsteer.steering.rows import Rows
 from zsteer.steering.start import starting_noise
+from zsteer.training.callbacks import Termination
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,16 @@ class Session:
 
         Args:
             after_step: is told how many steps are done, after each.
+
+        Raises:
+            InterruptedError: SIGTERM came to one of several processes.
         """
         trainer = instantiate(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=progress_bar)
         if after_step is not None:
             told = LambdaCallback(on_train_batch_end=lambda *args: after_step(args[-1] + 1))
             trainer.callbacks.append(told)
+        if trainer.world_size > 1:  # alone, this process ends at once
+            trainer.callbacks.append(Termination())
         self.device = trainer.strategy.root_device
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method = self.method.fit(self.networks.generator, self.references[0])
@@ -146,7 +153,10 @@ class Session:
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
         )
-        trainer.fit(module, range(self.num_steps))
+        try:
+            trainer.fit(module, range(self.num_steps))
+        except SIGTERMException as error:
+            raise InterruptedError("terminated") from error
         self._pair = module.networks  # frozen now, which the next batch need not do again
         histories, first = [], 0
         for job in jobs:

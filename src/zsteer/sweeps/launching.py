@@ -5,7 +5,7 @@ job's failure takes no other with it, and a sweep that is resumed leaves the job
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
@@ -17,13 +17,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
 from zsteer.files import atomic_write, is_main_process, read_json
+from zsteer.locks import in_use
 from zsteer.status import describe, read_status, refuse_completed_sweep, write_failure
 from zsteer.sweeps.hydra_internals import Composer
 
 
 @dataclass
 class Launched:
-    """One job of a sweep: its overrides, its config (with Hydra's own section), its folder, and what became of it."""
+    """One job of a sweep: its overrides, its config (with Hydra's own section), its folder, and what became of it.
+
+    `kept` holds the lock of the folder while this process writes into it.
+    """
 
     overrides: list[str]
     cfg: DictConfig
@@ -31,6 +35,7 @@ class Launched:
     folder: Path
     result: Any = None
     error: BaseException | None = None
+    kept: ExitStack = field(default_factory=ExitStack)
 
     @property
     def completed(self) -> bool:
@@ -62,6 +67,7 @@ class Sweep:
         self.call.sweep, self.call.started = self.folder, True
         self.jobs = list(self._composed())
         self._check_same()
+        self._refuse_living()
 
     def _composed(self) -> Iterator[Launched]:
         composer = Composer(self.context.config_loader, self.config)
@@ -94,8 +100,23 @@ class Sweep:
                     "the words that the sweep was started with"
                 )
 
+    def _refuse_living(self) -> None:
+        """
+        Raises:
+            ValueError: a job still runs, as the children of a sweep that was killed do until they have saved.
+        """
+        for job in self.jobs:
+            if job.folder.is_dir() and not job.completed:
+                with in_use(job.folder, "hydra.sweep.dir"):
+                    pass
+
     def begin(self, job: Launched) -> None:
-        """Make a job's folder with Hydra's three files of its config."""
+        """Make a job's folder with Hydra's three files of its config, and keep it until `end`.
+
+        Raises:
+            ValueError: another run has it.
+        """
+        job.kept.enter_context(in_use(job.folder, "hydra.sweep.dir"))
         if not is_main_process():
             return
         for name, text in {
@@ -110,7 +131,9 @@ class Sweep:
         """Record a job's failure in its folder and for the end of the sweep."""
         job.error = error
         self.call.failures.append(f"{job.folder.name}: {describe(error)}")
-        with suppress(OSError):  # a full disk has no room for that either
+        job.kept.close()
+        # A full disk has no room for that either, and a folder that another run has is not ours to write into.
+        with suppress(OSError, ValueError), in_use(job.folder, "hydra.sweep.dir"):
             write_failure(job.folder, error, seconds)
 
     def returns(self) -> list[JobReturn]:

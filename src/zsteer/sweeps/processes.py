@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ from zsteer.settings import whole_number
 from zsteer.status import read_status
 from zsteer.sweeps.hydra_internals import options_of_command, word_of
 from zsteer.sweeps.launching import Launched, Sweep, kept_objective
+
+STARTED_BY = "ZSTEER_STARTED_BY"  # the variable that tells a job's process which one it has to end with
 
 
 def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -> list[JobReturn]:
@@ -31,6 +34,7 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
         if job not in waiting:
             job.result = kept_objective(job)
     processes: list[subprocess.Popen] = []
+    ended = threading.Event()
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(waiting), desc="Running", unit="job"))
         pool = stack.enter_context(ThreadPoolExecutor(num_parallel))
@@ -38,7 +42,7 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
         def one(job: Launched) -> None:
             place = places.get()
             try:
-                _run_process(sweep, job, place, processes)
+                _run_process(sweep, job, place, processes, ended)
             finally:
                 places.put(place)
                 bar.update()
@@ -47,6 +51,7 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
             for done in [pool.submit(one, job) for job in waiting]:
                 done.result()
         except BaseException:  # an interrupt ends what is running, and starts nothing more
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
                 process.terminate()
@@ -54,12 +59,18 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
     return sweep.returns()
 
 
-def _run_process(sweep: Sweep, job: Launched, gpu: str | None, processes: list[subprocess.Popen]) -> None:
+def _run_process(
+    sweep: Sweep, job: Launched, gpu: str | None, processes: list[subprocess.Popen], ended: threading.Event
+) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+    environment = {**os.environ, STARTED_BY: str(os.getpid())}
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
     with (job.folder / "output.log").open("w") as log:
         process = subprocess.Popen(_command_of(sweep, job), stdout=log, stderr=log, env=environment)
         processes.append(process)
+        if ended.is_set():  # while this one started
+            process.terminate()
         code = process.wait()
     status = read_status(job.folder)
     if code == 0 and status.get("state") == "completed":

@@ -17,6 +17,8 @@ from zsteer.sweeps.launching import Launched, Sweep, kept_objective, objective_o
 if TYPE_CHECKING:
     from zsteer.steering.session import Job, Session
 
+MOST_JOBS = 512  # in a batch: each keeps its folder by an open file, of which a process may often have 1,024
+
 
 def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
     """Steer all jobs, those that share networks and number of steps as one batch of at most `max_rows` rows at a time.
@@ -35,7 +37,7 @@ def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
             sweep.check(job.cfg)
             groups.setdefault(group_of(job.cfg), []).append(job)
         except Exception as error:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 sweep.begin(job)
             sweep.fail(job, error)
     bar = tqdm(total=sum(map(len, groups.values())), desc="Steering", unit="job", disable=not is_main_process())
@@ -56,7 +58,7 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
         session = Session(jobs[0].cfg)
     except Exception as error:
         for job in jobs:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 sweep.begin(job)
             failed(job, error)
         return
@@ -68,7 +70,8 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
         except Exception as error:
             failed(job, error)
             continue
-        if batch and sum(len(other.noise) for _, other in batch) + len(ready.noise) > max_rows:
+        rows = sum(len(other.noise) for _, other in batch) + len(ready.noise)
+        if batch and (rows > max_rows or len(batch) == MOST_JOBS):
             _steer_batch(sweep, session, batch, bar)
             batch = []
         batch.append((job, ready))
@@ -103,7 +106,7 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
         for launched, _ in batch:
             sweep.fail(launched, error)
         bar.update(len(batch))
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, InterruptedError):
             raise error from None
         return
     share = (time.monotonic() - started) / len(batch)
@@ -121,6 +124,7 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
                     outcome.write(launched.folder)
             launched.result = objective_of(outcome.metrics, launched.cfg)
             write_status(launched.folder, "completed", share)
+            launched.kept.close()
         except Exception as error:
             sweep.fail(launched, error, share)
         bar.update()

@@ -1,6 +1,7 @@
 """What every training does on the way: checkpoints, and random numbers by their place."""
 
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from zsteer.data.streams import random_source
 from zsteer.settings import real_number
 from zsteer.status import terminate
 
-CLOCK_EVERY = 16  # batches between two looks at the clock, for which several processes have to agree
+AGREE_EVERY = 16  # batches between two moments at which several processes agree whether to save, or to end
 
 
 def check_finite(module: LightningModule) -> None:
@@ -66,7 +67,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         every = trainer.val_check_batch  # null where validations go by the clock
         validates = trainer.enable_validation and every is not None and (batch_idx + 1) % every == 0
-        if not validates and (trainer.world_size == 1 or batch_idx % CLOCK_EVERY == 0):
+        if not validates and (trainer.world_size == 1 or (batch_idx + 1) % AGREE_EVERY == 0):
             self._look(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,21 +76,25 @@ class LastCheckpoint(Checkpoint):
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         """Save if it is time; stop if that is asked for."""
-        if trainer.is_last_batch:  # after which there is a save anyway
+        # After the last batch there is a save anyway; what has been accumulated for a step is in no checkpoint.
+        if trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = time.monotonic() - self.saved_at >= self.seconds
-        # The clocks of several processes differ, and so do their signals, but all take part in saving.
-        self.signal, due = trainer.strategy.broadcast((self.signal, due))
-        if self.signal is not None or due:
+        stop = self._asked(trainer)
+        if trainer.strategy.broadcast(due) or stop:  # clocks of several processes differ, but all take part in saving
             self._save(trainer, module)
-        if self.signal is not None:
+        if stop:
             raise Stopped
+
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether a signal has come to any of the processes."""
+        return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save before the others' last figures, which may take long."""
         self._save(trainer, pl_module)
         self.stepping = False
-        if trainer.strategy.broadcast(self.signal) is not None:
+        if self._asked(trainer):
             raise Stopped
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,6 +104,40 @@ class LastCheckpoint(Checkpoint):
         check_finite(module)
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()
+
+
+class Termination(Callback):
+    """Has SIGTERM end the Trainer's work between two batches, in all processes between the same two.
+
+    Lightning's own handler tells the other processes at once, in the middle of whatever they are telling one another,
+    and may wait for their answer for ever.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def note(*_: Any) -> None:
+            self.told = True
+            if trainer.world_size == 1:
+                self._agree(trainer)
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)  # at the end Lightning puts back what was there before its own
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1 and batch_idx % AGREE_EVERY == 0:
+            self._agree(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
+
+    def _agree(self, trainer: Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.told, all=False):
+            # Private, because Lightning offers no other way to have it end as by a signal.
+            trainer._signal_connector.received_sigterm = True
 
 
 class ConfiguredOptimizers(Callback):

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from zsteer.files import LAST_CHECKPOINT, atomic_write
 from zsteer.networks.checkpoints import check_same, read
 from zsteer.status import interrupt_of
-from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps, Stopped
+from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps, Stopped, Termination
 
 
 def trainer_of(
@@ -32,8 +32,7 @@ def trainer_of(
         ended_epochs: runs that the checkpoint to go on from has ended. To Lightning, what is left is another epoch.
     """
     kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers(), *callbacks]
-    if folder is not None:
-        kept.append(LastCheckpoint(folder / LAST_CHECKPOINT, cfg.checkpoint_minutes))
+    kept.append(Termination() if folder is None else LastCheckpoint(folder / LAST_CHECKPOINT, cfg.checkpoint_minutes))
     return instantiate(
         cfg.trainer,
         precision=precision_of(cfg.trainer.precision, cfg.trainer.accelerator),
@@ -93,8 +92,9 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+        # Given a path, torch would not say what kept it from writing.
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
 
 
 def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
