@@ -91,10 +91,11 @@ class Command:
         handler = signal.signal(signal.SIGTERM, terminate)
         call = Call()
         task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Task(self, call))
-        verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        verbose = os.environ.get("ZSTEER_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR")) == "1"
         try:
             sys.argv[1:] = in_full(self.name, resumable(sys.argv[1:], call))
-            with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra then leaves its errors to us
+            # Hydra then leaves its errors to us; processes that this one starts see the other, and what the user wants.
+            with env_override({"HYDRA_FULL_ERROR": "1", "ZSTEER_FULL_ERROR": str(int(verbose))}):
                 try:
                     task()
                 finally:
