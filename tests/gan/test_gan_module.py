@@ -460,7 +460,7 @@ def test_each_loss_trains_both_networks_and_logs_its_terms(name):
     assert differ(weights(module.generator), before[0]) and differ(weights(module.discriminator), before[1])
     assert module.num_images == 3 * BATCH * module.discriminator_steps
     penalties = {"bce": {"r1"}, "hinge": set(), "wgan_gp": {"gp"}, "r3gan": {"r1", "r2"}}[name]
-    terms = {"loss_g", "loss_d", "logits_real", "logits_fake"} | penalties
+    terms = {"loss_g", "loss_d", "logits_real", "logits_fake", "lr_g", "lr_d"} | penalties
     assert {key.removeprefix("train/") for key in rows.rows[0] if key.startswith("train/")} == terms
 
 

@@ -7,6 +7,9 @@ import struct
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import (
+    HParamsPluginData,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from zsteer.app import checks
 from zsteer.app.composition import compose
@@ -60,10 +63,8 @@ def test_csv_and_tensorboard_have_the_same_of_a_training(run):
 
 def test_a_trainings_row_among_tensorboards_hparams(run):
     folder, figures, _ = run("train_classifier", *CLASSIFIER)
-    from tensorboard.plugins.hparams import plugin_data_pb2
-
     content = events_of(folder).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    row = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    row = HParamsPluginData.FromString(content).session_start_info.hparams
     assert row["training/max_lr"].number_value == 2e-3
     assert row["classifier/network/hidden_dim"].number_value == 4
     assert events_of(folder).Scalars("figure/test_accuracy")[0].value == pytest.approx(figures["test_accuracy"])
@@ -113,7 +114,7 @@ def test_mlflow_keeps_a_run_in_a_local_store(run, monkeypatch):
 
 def records_of(path):
     """The records of a file of W&B's: those of a log of LevelDB, behind seven bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
     data, place, parts = path.read_bytes(), HEADER, b""
     assert data[:4] == b":W&B"
@@ -162,7 +163,7 @@ def test_ones_own_logger_is_a_file_of_yaml(run, tmp_path, monkeypatch):
     section = "mine:\n  _target_: my_logger.Mine\n  save_dir: ${run_folder}\n  name: csv\n"
     (tmp_path / "configs" / "logger" / "mine.yaml").write_text(section)
     monkeypatch.syspath_prepend(tmp_path)
-    folder, _, _ = run("steer", *STEER, "--config-dir", str(tmp_path / "configs"), "logger=mine")
+    folder, _, _ = run("steer", "--config-dir", str(tmp_path / "configs"), *STEER, "logger=mine")
     assert len(values(rows_of(folder), "steer/score")) == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra.errors import HydraException
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,8 +25,7 @@ from zsteer.gan.module import GANModule
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.loading import load_network
 from zsteer.networks.tutorial import Classifier, Generator
-from zsteer.training.callbacks import LastCheckpoint
-from zsteer.training.fitting import precision_of
+from zsteer.training.fitting import WholeCheckpoints, precision_of
 
 FACES = ["data.num_train=64", "data.num_val=32", "data.num_test=32", "max_images=64", "data.batch_size=16"]
 QUICK = [*FACES, "trainer=cpu", "trainer.precision=32-true", "+trainer.enable_progress_bar=false"]
@@ -425,14 +424,13 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     path.write_text("good")
 
-    def full(temporary):
-        temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+    def full(checkpoint, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        LastCheckpoint(path, 1.0).on_train_end(trainer, LightningModule())
+        WholeCheckpoints().save_checkpoint({}, path)
     assert path.read_text() == "good"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -99,10 +99,11 @@ class Command:
         handler = signal.signal(signal.SIGTERM, terminate)
         call = Call()
         task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Task(self, call))
-        verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        verbose = os.environ.get("ZSTEER_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR")) == "1"
         try:
             sys.argv[1:] = in_full(self.name, resumable(sys.argv[1:], call))
-            with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra then leaves its errors to us
+            # Hydra then leaves its errors to us; processes that this one starts see the other, and what the user wants.
+            with env_override({"HYDRA_FULL_ERROR": "1", "ZSTEER_FULL_ERROR": str(int(verbose))}):
                 try:
                     task()
                 finally:
@@ -112,7 +113,7 @@ class Command:
         except (*USER_ERRORS, FolderTaken) as error:
             if verbose:
                 raise
-            if isinstance(error, InterruptedError) and not is_main_process():
+            if isinstance(error, InterruptedError | KeyboardInterrupt) and not is_main_process():
                 return  # with code 0: for any other, Lightning would kill the first process before it has ended
             for line in call.failures or [describe(named_folder(error, call))]:
                 print(f"error: {line}", file=sys.stderr)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import Any, TextIO
+from typing import Any
 
 from zsteer.files import is_main_process
 from zsteer.sweeps.processes import STARTED_BY
@@ -34,20 +34,22 @@ def unfailing_streams() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
 
 
-def _unfailing(stream: TextIO | Any) -> TextIO | Any:
+def _unfailing(stream: Any) -> Any:
     if stream is None:  # it was closed; a file of ours that got its number would get what C libraries print, too
         return _heedless(os.open(os.devnull, os.O_WRONLY), "utf-8", line_buffering=False)
     if stream not in (sys.__stdout__, sys.__stderr__):  # a notebook's, which knows better
         return stream
     with suppress(OSError):
         stream.flush()
-    return _heedless(stream.fileno(), stream.encoding, stream.line_buffering)
+    unbuffered = stream.line_buffering or stream.write_through
+    return _heedless(stream.fileno(), stream.encoding, line_buffering=unbuffered)
 
 
-def _heedless(handle: int, encoding: str, line_buffering: bool) -> TextIO:
+def _heedless(handle: int, encoding: str, line_buffering: bool) -> io.TextIOWrapper:
     file = io.BufferedWriter(_Heedless(handle, "w", closefd=False))
     return io.TextIOWrapper(file, encoding, errors="replace", line_buffering=line_buffering)
 

@@ -67,7 +67,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         every = trainer.val_check_batch  # null where validations go by the clock
         validates = trainer.enable_validation and every is not None and (batch_idx + 1) % every == 0
-        if not validates and (trainer.world_size == 1 or batch_idx % AGREE_EVERY == 0):
+        if not validates and (trainer.world_size == 1 or (batch_idx + 1) % AGREE_EVERY == 0):
             self._look(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,27 +76,25 @@ class LastCheckpoint(Checkpoint):
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         """Save if it is time; stop if that is asked for."""
-        if trainer.is_last_batch:  # after which there is a save anyway
+        # After the last batch there is a save anyway; what has been accumulated for a step is in no checkpoint.
+        if trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        # The clocks of several processes differ, and so do their signals, but all take part in saving.
-        due = trainer.strategy.broadcast(time.monotonic() - self.saved_at >= self.seconds)
-        stopped = self._any_signal(trainer)
-        if stopped or due:
+        due = time.monotonic() - self.saved_at >= self.seconds
+        stop = self._asked(trainer)
+        if trainer.strategy.broadcast(due) or stop:  # clocks of several processes differ, but all take part in saving
             self._save(trainer, module)
-        if stopped:
+        if stop:
             raise Stopped
 
-    def _any_signal(self, trainer: Trainer) -> bool:
-        """Whether one of the processes got a signal, which then is one to all."""
-        if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
-            self.signal = self.signal or signal.SIGTERM
-        return self.signal is not None
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether a signal has come to any of the processes."""
+        return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save before the others' last figures, which may take long."""
         self._save(trainer, pl_module)
         self.stepping = False
-        if self._any_signal(trainer):
+        if self._asked(trainer):
             raise Stopped
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

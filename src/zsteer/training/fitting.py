@@ -15,12 +15,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from zsteer.files import LAST_CHECKPOINT, atomic_write
 from zsteer.networks.checkpoints import check_same, read
 from zsteer.status import describe, interrupt_of
-from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps, Stopped
+from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps, Stopped, Termination
 
 
 def trainer_of(
@@ -33,8 +33,7 @@ def trainer_of(
         ended_epochs: runs that the checkpoint to go on from has ended. To Lightning, what is left is another epoch.
     """
     kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers(), *callbacks]
-    if folder is not None:
-        kept.append(LastCheckpoint(folder / LAST_CHECKPOINT, cfg.checkpoint_minutes))
+    kept.append(Termination() if folder is None else LastCheckpoint(folder / LAST_CHECKPOINT, cfg.checkpoint_minutes))
     return made_by_lightning(
         cfg.trainer,
         precision=precision_of(cfg.trainer.precision, cfg.trainer.accelerator),
@@ -90,7 +89,7 @@ def chosen_callbacks(cfg: DictConfig, figures: Sequence[str]) -> list[Callback]:
 LOWER_IS_BETTER = ("loss", "fid", "kid", "calibration_error", "mean_absolute_error")
 
 
-def _monitoring(section: DictConfig, key: str, figures: Sequence[str]) -> DictConfig | dict[str, Any]:
+def _monitoring(section: DictConfig, key: str, figures: Sequence[str]) -> DictConfig:
     """A callback's section with the figure that it monitors, and whether less of that is better."""
     if "monitor" not in section:
         return section
@@ -99,9 +98,10 @@ def _monitoring(section: DictConfig, key: str, figures: Sequence[str]) -> DictCo
     monitor = figures[0] if section.monitor is None else section.monitor
     if monitor not in figures:
         raise ValueError(f"{key}={monitor} must be one of this training's figures, {', '.join(figures)}")
-    told: dict[str, Any] = {**section, "monitor": monitor}
+    told = section.copy()
+    told.monitor = monitor
     if "mode" in section and section.mode is None:
-        told["mode"] = "min" if any(name in monitor for name in LOWER_IS_BETTER) else "max"
+        told.mode = "min" if any(name in monitor for name in LOWER_IS_BETTER) else "max"
     return told
 
 
@@ -164,13 +164,12 @@ def ending_between_steps(trainer: Trainer) -> Iterator[None]:
         with misconfiguration_told():
             yield
     except Stopped:
-        assert last is not None
+        if last is None:
+            raise InterruptedError("terminated; nothing was saved, for want of a folder") from None
         remedy = f"ckpt_path={last.path} goes on"
         if last.signal == signal.SIGINT:
             raise KeyboardInterrupt(remedy) from None
         raise InterruptedError(f"terminated; {remedy}") from None
-    except SIGTERMException:
-        raise InterruptedError("terminated; nothing was saved, for want of a folder") from None
     except SystemExit as error:
         raise interrupt_of(error) from None
     finally:

@@ -42,6 +42,8 @@ def open_loggers(cfg: DictConfig, folder: Path | None) -> Iterator[list[Logger]]
 def _opened(name: str, section: DictConfig) -> Logger:
     try:
         logger = instantiate(section)
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)  # which Lightning gives unasked, and W&B warns of
         if not isinstance(logger, TensorBoardLogger):
             _ = logger.experiment  # which Lightning would open after minutes of other work
     except Exception as error:  # whatever somebody's logger may raise, the remedy is theirs
@@ -56,6 +58,8 @@ def _opened(name: str, section: DictConfig) -> Logger:
 def log_settings(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> None:
     """Log a run's settings before it starts; TensorBoard has them at the end, in one row with the figures."""
     for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)  # which Lightning gives unasked, and W&B warns of
         if not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(settings))
 
