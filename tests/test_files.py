@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from zsteer import files
-from zsteer.training.fitting import InPlaceCheckpoints
+from zsteer.training.fitting import WholeCheckpoints
 
 
 @pytest.mark.parametrize("content", [{"a": float("nan")}, {"a": object()}])
@@ -57,7 +57,7 @@ WRITERS = {
     "array": lambda path: np.save(path, NUMBERS.numpy()),
     "arrays": lambda path: np.savez(path, a=NUMBERS.numpy()),
     "safetensors": lambda path: save_file({"a": NUMBERS}, path),
-    "checkpoint": lambda path: InPlaceCheckpoints().save_checkpoint({"a": NUMBERS}, path),
+    "checkpoint": lambda path: WholeCheckpoints().save_checkpoint({"a": NUMBERS}, path),
 }
 
 

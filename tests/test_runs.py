@@ -128,6 +128,11 @@ def test_a_class_that_the_user_names_is_trusted(runs, tmp_path):
     assert cfg.generator.network == {"_target_": "mine.Mine", "width": 3}
 
 
+def test_settings_that_a_run_has_itself_are_refused_beside_it(words):
+    with pytest.raises(ValueError, match=r"generator.network.z_dim=8 has no meaning beside generator.checkpoint=.*gan"):
+        zsteer.steer("generator.network.z_dim=8", **words)
+
+
 def test_folders_that_hold_no_such_file_are_named(runs, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"generator.checkpoint=.*classifier: the folder has no generator"):
         zsteer.steer(generator=str(runs / "classifier"))

@@ -4,7 +4,7 @@ Nothing here imports torch, so that a folder that holds no such thing is reporte
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,11 @@ STEMS = ("generator", "classifier")  # of the weights that runs leave
 TRUSTED = re.compile(r"(zsteer\.networks|torchvision\.models)\.\w+")
 
 
-def put_files(cfg: DictConfig) -> None:
+def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
     """Put files in place of the runs' folders that a config names; with its weights comes a run's own network.
+
+    Args:
+        words: what the command was given, in which nothing about such a network has a meaning.
 
     Raises:
         FileNotFoundError, ValueError: a folder holds no such file, or its network cannot be trusted.
@@ -48,6 +51,11 @@ def put_files(cfg: DictConfig) -> None:
             continue
         if (folder := folder_of(section.get("checkpoint"))) is not None:
             weights = file_in(folder, (f"{trained_as}.safetensors",), f"{key}.checkpoint")
+            for word in words:
+                if word.lstrip("+~").startswith((f"{key}.network.", f"{key}.attributes")):
+                    raise ValueError(
+                        f"{word} has no meaning beside {key}.checkpoint={folder}, a run of its own settings"
+                    )
             replace_network(section, trained_as, weights, key)
 
 

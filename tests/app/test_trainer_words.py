@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -144,7 +145,7 @@ def test_a_wrong_value_is_one_line_that_names_it(name):
     base = compose(name, ["trainer=cpu"])
     OmegaConf.set_struct(base, False)
     for word in WRONG[name]:
-        cfg = OmegaConf.merge(base, OmegaConf.from_dotlist([f"trainer.{word}"]))
+        cfg: Any = OmegaConf.merge(base, OmegaConf.from_dotlist([f"trainer.{word}"]))
         key, value = word.split("=")
         with pytest.raises(ValueError, match=rf"^trainer.*{key}|^trainer: .*{value.strip('[]')}") as refusal:
             getattr(commands, name).check(cfg)

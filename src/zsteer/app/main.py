@@ -125,9 +125,9 @@ class Command:
             if handler is not None:  # one that was not set from Python
                 signal.signal(signal.SIGTERM, handler)
 
-    def ready(self, cfg: DictConfig) -> None:
+    def ready(self, cfg: DictConfig, words: Sequence[str]) -> None:
         """Put files in place of the runs that a config names, and check it."""
-        put_files(cfg)
+        put_files(cfg, words)
         self.check(cfg)
 
     @unfailing_streams()
@@ -156,7 +156,7 @@ class Command:
         with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
             refuse_hydras_words(self.name, words)
             cfg = compose(self.name, words, inside=True)
-            self.ready(cfg)
+            self.ready(cfg, words)
             with _torch_state_kept():
                 perform = partial(self.perform, **(objects or {}))
                 if folder is None:
@@ -213,7 +213,7 @@ class Task:
             with in_use(folder, "hydra.sweep.dir") if swept else nullcontext(), recorded(folder):
                 if swept:
                     self.refuse_sweep_words(cfg, swept)
-                    self.command.ready(cfg)
+                    self.command.ready(cfg, hydra_cfg.overrides.task)
                 result = self.command.perform(cfg, folder)
                 if is_main_process():
                     print(result.report(folder))
@@ -226,7 +226,7 @@ class Task:
         """Check a single run, which leaves no folder if it is refused: there is nothing in it but its config."""
         try:
             self.refuse_sweep_words(cfg, swept=False)
-            self.command.ready(cfg)
+            self.command.ready(cfg, HydraConfig.get().overrides.task)
         except Exception as error:
             self.call.failures.append(describe(error))
             if is_main_process() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:

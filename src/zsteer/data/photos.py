@@ -3,7 +3,6 @@
 import io
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ def photo_files(path: str | os.PathLike, key: str) -> list[Path]:
 
 
 def open_photo(
-    file: str | os.PathLike | io.BytesIO, formats: Sequence[str] = FORMATS, max_pixels: int | None = None
+    file: str | os.PathLike | io.BytesIO, formats: tuple[str, ...] = FORMATS, max_pixels: int | None = None
 ) -> Image.Image:
     """A picture file, decoded: the first frame, upright, in RGB.
 

@@ -108,11 +108,11 @@ class Search:
         for written in self.folder.glob("*/.hydra/overrides.yaml"):
             given = [str(word) for word in OmegaConf.load(written)]
             jobs[frozenset(given)] = (written.parents[1], given)
-        for trial in study.get_trials(states=[TrialState.RUNNING]):
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
             words = frozenset(f"{key}={value}" for key, value in {**trial.params, **trial.user_attrs}.items())
             if words in jobs:  # not asked by another process, and not ended before its job began
                 self._finish(study, trial.number, *jobs[words])
-        self.sweeper.n_trials -= len(study.get_trials(states=[TrialState.COMPLETE]))
+        self.sweeper.n_trials -= len(study.get_trials(states=(TrialState.COMPLETE,)))
 
     def _finish(self, study: optuna.Study, trial: int, job: Path, words: list[str]) -> None:
         """Tell the study of a job that was completed before the study was told, or that is run again."""
