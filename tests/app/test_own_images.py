@@ -61,7 +61,7 @@ def test_five_commands_lead_from_a_folder_to_a_steered_picture(photos, command, 
         "+data.size=128": f"+data.size={size}",
         "classifier=resnet18": "classifier=residual",
     }
-    names = []
+    names, words = [], []
     for _, script, *words in commands():
         name = script.removeprefix("scripts/").removesuffix(".py")
         names.append(name)
