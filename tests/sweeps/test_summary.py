@@ -118,6 +118,11 @@ def test_jobs_that_differ_in_their_seed_are_a_row_of_means(command):
     assert "seed" not in seeds and "gain_judge_low_low" not in seeds
 
 
+def test_one_image_has_no_interval(command):
+    folder = command("steer", "num_steps=1,2", "num_images=1", sweep=True).folder
+    assert not [name for name in pd.read_csv(folder / "sweep.csv") if name.endswith(("_low", "_high"))]
+
+
 def test_without_two_seeds_there_are_no_means(command):
     assert not (command("steer", "num_steps=1,2", "num_images=1", sweep=True).folder / "seeds.csv").exists()
 
