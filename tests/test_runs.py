@@ -78,7 +78,7 @@ def test_short_words_are_written_in_full(runs, tmp_path, monkeypatch):
     shutil.copytree(gan, other)
     assert in_full("steer", [f"generator={gan}"]) == [f"generator.checkpoint='{gan}'"]
     assert in_full("steer", [f"generator='{gan}'"]) == [f"generator.checkpoint='{gan}'"]
-    assert in_full("steer", [f"generator={other},{other}"]) == [f"generator.checkpoint='{other}','{other}'"]
+    assert in_full("steer", [f"generator={other},{other}"]) == [f"generator.checkpoint={other},{other}"]
     assert in_full("steer", ["generator=tutorial"]) == ["generator=tutorial"]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tutorial").mkdir()

@@ -68,7 +68,8 @@ def mine(tmp_path, monkeypatch):
     sngan = module("torch_mimicry.nets.sngan", SNGANGenerator64=SNGANGenerator64)
     monkeypatch.setitem(sys.modules, "torch_mimicry.nets.sngan", sngan)
     monkeypatch.setitem(sys.modules, "model", module("model", Generator=StyleGAN2))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    for name in ("mine_stylegan2", "mine_mimicry"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 
 import zsteer
 from zsteer.app.composition import compose
+from zsteer.steering.module import LatentSteering
 from zsteer.sweeps.hydra_internals import word_of
 
 STEER = (*GOLDEN_NETWORKS, "num_images=2", "num_steps=2", "trainer=cpu")
@@ -138,6 +140,17 @@ def test_a_loop_draws_its_own_random_numbers():
     for numbers in expected:
         assert torch.equal(torch.randn(2), numbers)
         zsteer.steer(*STEER)
+
+
+def test_ctrl_c_is_a_keyboard_interrupt(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(LatentSteering, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # of which Lightning makes an exit
+        zsteer.steer(*STEER)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_nothing_is_changed_by_a_call_that_fails(state, root):

@@ -186,6 +186,13 @@ def test_bars_show_a_gans_scores_and_the_end_its_figures_and_its_files(run):
     assert ended.out.splitlines()[-1] == f"  {ended.folder / 'generator.safetensors'}"
 
 
+def test_bars_are_richs_on_demand(run):
+    pytest.importorskip("rich")
+    ended = run("train_classifier", "max_images=16", "callbacks=rich_progress")
+    assert ended.code == 0, ended.err
+    assert "Epoch 0/0" in ended.out and "Epoch 0:" not in ended.out  # as tqdm's have it
+
+
 def test_a_gan_that_nothing_scores_says_so(run):
     ended = run("train_gan", SILENT, "judge=none", "max_images=16")
     assert "  no scores: neither a judge nor scores.inception to compare samples by" in ended.out.splitlines()

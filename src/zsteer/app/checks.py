@@ -79,6 +79,8 @@ def unknown_keys(cfg: DictConfig, known: Collection[str], path: str = "") -> Non
 
 def instantiable(cfg: DictConfig, group: str) -> None:
     """The loggers or callbacks, by names of theirs: each has a class, which is installed."""
+    if cfg.run_folder is not None:
+        raise ValueError(f"run_folder={cfg.run_folder} is the run's own; name it by hydra.run.dir, in Python by folder")
     for name, section in (cfg.get(group) or {}).items():
         if section is None:
             continue

@@ -47,6 +47,8 @@ def open_photo(
             if image.width * image.height > most:
                 raise ValueError(f"{image.width}×{image.height} pixels, more than {most:,}")
             return upright(image)
+    except Image.DecompressionBombError:  # beyond twice Pillow's limit, which its own words call another
+        raise ValueError(f"more than {most:,} pixels") from None
     except UnidentifiedImageError:
         raise ValueError(f"it is no image in {', '.join(formats[:-1])} or {formats[-1]}") from None
     except Exception as error:  # decoders raise whatever a damaged file leads to

@@ -19,6 +19,7 @@ from zsteer.data.attributes import EDITS
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.loading import load_networks
 from zsteer.settings import NETWORKS
+from zsteer.status import interrupt_of
 from zsteer.steering import metrics
 from zsteer.steering.history import History
 from zsteer.steering.judge import Judge, check_finite
@@ -134,6 +135,7 @@ class Session:
             after_step: is told how many steps are done, after each.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C came.
             InterruptedError: SIGTERM came to one of several processes.
         """
         shown = progress_bar and self.trainer.get("enable_progress_bar", True)
@@ -160,6 +162,8 @@ class Session:
                 trainer.fit(module, range(self.num_steps))
         except Stopped:
             raise InterruptedError("terminated") from None
+        except SystemExit as error:
+            raise interrupt_of(error) from None
         self._pair = module.networks  # frozen now, which the next batch need not do again
         histories, first = [], 0
         for job in jobs:

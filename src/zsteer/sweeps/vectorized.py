@@ -125,6 +125,6 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
         bar.update()
 
     # Most of writing is to compress pictures, which other threads need not wait for; W&B has one run at a time.
-    plain = all(set(launched.cfg.logger or ()) <= {"tensorboard"} for launched, _ in batch)
+    plain = all(set(launched.cfg.get("logger") or ()) <= {"tensorboard"} for launched, _ in batch)
     with ThreadPoolExecutor(None if plain else 1) as pool:
         list(pool.map(finish, (launched for launched, _ in batch), steered))

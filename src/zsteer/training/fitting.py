@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -33,6 +33,8 @@ def trainer_of(
         ended_epochs: runs that the checkpoint to go on from has ended. To Lightning, what is left is another epoch.
     """
     kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers(), *callbacks]
+    if cfg.trainer.get("enable_progress_bar", True) and not any(isinstance(given, ProgressBar) for given in kept):
+        kept.append(TQDMProgressBar())  # beside which ours can stand; Lightning takes rich's where rich is installed
     kept.append(Termination() if folder is None else LastCheckpoint(folder / LAST_CHECKPOINT, cfg.checkpoint_minutes))
     return made_by_lightning(
         cfg.trainer,
@@ -76,7 +78,7 @@ def chosen_callbacks(cfg: DictConfig, figures: Sequence[str]) -> list[Callback]:
         ValueError: there is no such figure, or something is no callback.
     """
     callbacks = []
-    for name, section in (cfg.callbacks or {}).items():
+    for name, section in (cfg.get("callbacks") or {}).items():
         if section is None:
             continue
         callback = instantiate(_monitoring(section, f"callbacks.{name}.monitor", figures))

@@ -23,7 +23,7 @@ def open_loggers(cfg: DictConfig, folder: Path | None) -> Iterator[list[Logger]]
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    wanted = {name: section for name, section in (cfg.logger or {}).items() if section is not None}
+    wanted = {name: section for name, section in (cfg.get("logger") or {}).items() if section is not None}
     if folder is None:
         wanted.pop("tensorboard", None)
     loggers: list[Logger] = []
