@@ -61,12 +61,12 @@ class Sweep:
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.first == 0 and not self.call.resumed:  # later batches of a search find those before
             refuse_completed_sweep(self.folder)
-        if is_main_process():
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self.call.sweep, self.call.started = self.folder, True
+        if self.first == 0:
+            self.call.sweep = None  # one that is refused is not summarized
         self.jobs = list(self._composed())
         self._check_same()
         self._refuse_living()
+        self.call.sweep, self.call.started = self.folder, True
 
     @property
     def grid(self) -> bool:
