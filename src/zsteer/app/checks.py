@@ -248,7 +248,7 @@ def invert(cfg: DictConfig) -> None:
         raise ValueError(f"shell={cfg.shell} must be a share of the samples, above 0 and at most 1")
     choice(cfg.trainer.precision, "trainer.precision", ("32-true", "64-true"))
     trainer(cfg, {**STEERING_WORDS, "callbacks": "none"})
-    if cfg.trainer.devices not in (1, "1"):
+    if cfg.trainer.get("devices", 1) not in (1, "1"):
         raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: rows are not shared by devices here")
     for role in NETWORKS:
         network(cfg, role)

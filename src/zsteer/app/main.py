@@ -110,7 +110,7 @@ class Command:
         settings: Mapping[str, Any],
         config_dir: str | Path | None,
         folder: str | Path | None,
-        objects: Mapping[str, Any] | None = None,
+        objects: Mapping[str, Any],
     ) -> Any:
         """Run for a caller in Python, with the words of the command line and settings by name; give the result.
 
@@ -131,7 +131,7 @@ class Command:
             cfg = compose(self.name, words, inside=True)
             self.check(cfg)
             with _torch_state_kept():
-                perform = partial(self.perform, **(objects or {}))
+                perform = partial(self.perform, **objects)
                 if folder is None:
                     return perform(cfg, None)
                 folder = Path(folder)
