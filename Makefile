@@ -8,7 +8,7 @@ TESTS := $(VENV)/.tests-$(notdir $(PYTHON))
 PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck bench pictures bundle clean
+.PHONY: help install demo test torture lint format typecheck bench pictures bundle clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -27,14 +27,17 @@ $(TESTS): $(RUNS)
 	@touch $@
 
 demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
-	$(BIN)/python scripts/steer.py 'where={Smiling: false}'
-	$(BIN)/python scripts/steer.py 'where={Smiling: false}' penalty_weight=0
+	$(BIN)/python scripts/steer.py
+	$(BIN)/python scripts/steer.py penalty_weight=0
 	@echo "Pictures:    outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
 
 # Several processes of one thread each: tests are small, and many of them wait for processes of their own.
 test: $(TESTS) ## run the whole suite, and measure which lines it reaches
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov
+
+torture: $(TESTS) ## kill every stage and mutate every file that is read, for ten minutes; `make test` does a minute of it
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture --torture --numprocesses auto --maxprocesses 4
 
 lint: $(TESTS) ## check style, and that imports point one way
 	$(BIN)/ruff check .

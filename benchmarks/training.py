@@ -29,6 +29,7 @@ from zsteer.gan.module import GANModule
 from zsteer.networks.dcgan import Discriminator
 from zsteer.networks.tutorial import Generator
 from zsteer.training.fitting import trainer_of
+from zsteer.training.loggers import open_loggers
 
 NUM_STEPS = 12
 QUIET = "+trainer.enable_progress_bar=false"
@@ -53,7 +54,8 @@ def lightning(root: str, *words: str) -> Callable[[], None]:
     )
 
     def train() -> None:
-        trainer_of(cfg, Path(root)).fit(module, data)
+        with open_loggers(cfg, Path(root)) as loggers:
+            trainer_of(cfg, Path(root), loggers).fit(module, data)
 
     return train
 

@@ -87,7 +87,7 @@ def faces() -> None:
 
 def steered() -> None:
     """The README's runs of the default method."""
-    for name, words in {"smiling": ["where={Smiling: false}"], "hair_length": ["target=hair_length"]}.items():
+    for name, words in {"smiling": [], "hair_length": ["target=hair_length"]}.items():
         run = zsteer.steer(*words, "trainer=cpu")
         print(run)
         save_picture(FOLDER / f"{name}.png", run.image)

@@ -51,6 +51,16 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="kill every stage and mutate every file, many times")
+
+
+@pytest.fixture(scope="session")
+def torture(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for all of it."""
+    return bool(request.config.getoption("torture"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files whose tests wait for processes come first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: not {"sweeps", "training", "app"} & set(item.path.parts))

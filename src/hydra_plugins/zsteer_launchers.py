@@ -12,6 +12,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -30,6 +31,21 @@ class QuickSweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         pass
+
+
+class SearchSweeper(Sweeper):
+    """Optuna's sweeper, which goes on with a search that was ended; the settings are those of hydra-optuna-sweeper."""
+
+    def __init__(self, **settings: Any):
+        self.settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from zsteer.sweeps.search import Search  # which needs Optuna
+
+        self.search = Search(self.settings, hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        self.search.run(arguments)
 
 
 class VectorizedLauncher(Launcher):

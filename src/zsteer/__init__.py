@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from zsteer.data.faces import Prepared
     from zsteer.evaluation.comparison import Compared
     from zsteer.evaluation.directions import NamedDirections
@@ -47,6 +49,29 @@ def _call(
 def steer(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Steered":
     """Move noise along one attribute."""
     return _call("steer", words, settings, config_dir, folder)
+
+
+def load(path: str | Path) -> "nn.Module":
+    """The network that a training run left, in eval mode, from the run's folder or its weights."""
+    from zsteer.networks import loading
+
+    return loading.load(path)
+
+
+def sample(generator: "nn.Module | str | Path | None" = None, n: int = 16, seed: int = 0) -> "Tensor":
+    """Images `[n, 3, H, W]` in [-1, 1] of a generator: a network, a run's folder, weights, or the bundled one.
+
+    `steer` starts from the same with this seed.
+    """
+    from zsteer.files import BUNDLE
+    from zsteer.networks.inference import images_of, noise_of
+    from zsteer.settings import MAX_SEED, whole_number
+
+    whole_number(n, "n", 1)
+    whole_number(seed, "seed", 0, MAX_SEED)
+    if generator is None or isinstance(generator, str | Path):
+        generator = load(generator or BUNDLE / "generator.safetensors")
+    return images_of(generator, noise_of(generator, n, seed))
 
 
 def invert(image: Any, *words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Inverted":

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +16,71 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BUNDLE = Path(__file__).parent / "bundle"  # the networks that the package ships
+LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")  # of a training, in its run's folder
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to `path` if the block ends well and removed if it does not."""
+    """A temporary path beside `path`, renamed to `path` if the block ends well and removed if it does not.
+
+    What it holds is on the disk before it has its name, so that a power cut leaves no empty file either.
+
+    Raises:
+        OSError: it cannot be written, whatever the library that was to write it makes of that.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that TensorBoard takes for no event file, and the suffix by which some writers choose a format.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with naming(path):
+        # A name that TensorBoard takes for no event file, and the suffix by which some writers choose a format.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp's files are private; a result is not
+            _sync(temporary, os.O_RDWR)
+            rename(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename a file or a folder, and wait until the disk knows."""
+    old.replace(new)
+    with suppress(OSError):  # Windows opens no folder, and some file systems cannot be asked
+        _sync(new.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, access: int) -> None:
+    handle = os.open(path, access)
     try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp's files are private; a result is not
-        temporary.replace(path)
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Name the file that a block writes in the error that it cannot be written.
+
+    Raises:
+        OSError: with `path`, of which the system and most libraries say nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _system_error(error)
+        if reason is None:
+            raise
+        raise OSError(reason.errno, reason.strerror or str(reason), os.fspath(path)) from error
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """What the system said, as far as a library's error tells; None if that was nothing."""
+    if number := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors'
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    reason = error if isinstance(error, OSError) else error.__context__  # which torch's writer fails over
+    return reason if isinstance(reason, OSError) else None
 
 
 def read_sidecar(checkpoint: str | os.PathLike | None) -> dict[str, Any]:

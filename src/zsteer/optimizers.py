@@ -1,4 +1,4 @@
-"""How a config says which optimizer: a class of torch.optim with everything set but the parameters."""
+"""How a config says which optimizer, and which schedule: a class of torch's with everything set but what it acts on."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,3 +6,4 @@ import torch
 from torch import nn
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]

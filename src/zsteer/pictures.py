@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms.functional import to_pil_image
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from zsteer.files import atomic_write
@@ -21,7 +21,8 @@ from zsteer.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOOTER_HEIGHT = 16
+LINE_HEIGHT = 16
+GAP = 4
 PADDING = 2
 
 
@@ -99,10 +100,10 @@ def grid_of(images: Float[Tensor, "n 3 h w"], columns: int) -> Float[Tensor, "3 
 
 def row_of(
     grid: Float[Tensor, "3 height width"], images: Float[Tensor, "n 3 h w"], row: int
-) -> Float[Tensor, "3 row_height width"]:
-    """One row of a grid of images of this size."""
-    height = images.shape[2] * _times(images) + PADDING
-    return grid[:, row * height : (row + 1) * height + PADDING]
+) -> Float[Tensor, "3 row_height row_width"]:
+    """One row of a grid of images of this size, without what is written beside it."""
+    height, width = (side * _times(images) + PADDING for side in images.shape[2:])
+    return grid[:, row * height : (row + 1) * height + PADDING, : len(images) * width + PADDING]
 
 
 def enlarged(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
@@ -115,11 +116,29 @@ def _times(images: Float[Tensor, "n 3 h w"]) -> int:
     return max(1, 64 // images.shape[-1])
 
 
-def captioned(grid: Float[Tensor, "3 h w"], captions: Sequence[str]) -> Float[Tensor, "3 h2 w"]:
-    """A grid with a caption below each of its columns."""
-    band = Image.new("RGB", (grid.shape[2], FOOTER_HEIGHT), "white")
-    draw, width, font = ImageDraw.Draw(band), grid.shape[2] / len(captions), ImageFont.load_default(10)
+def annotated(
+    grid: Float[Tensor, "3 h w"], captions: Sequence[str], labels: Sequence[str], lines: Sequence[str]
+) -> Float[Tensor, "3 h2 w2"]:
+    """A grid, which stays in the upper left corner, with words.
+
+    Args:
+        captions: one below each of its columns.
+        labels: one to the right of each of its rows.
+        lines: below all.
+    """
+    font = ImageFont.load_default(10)
+    _, height, width = grid.shape
+    right = width + GAP + max(int(font.getlength(label)) for label in labels) + GAP
+    longest = max((int(font.getlength(line)) for line in lines), default=0) + 2 * GAP
+    below = LINE_HEIGHT * (bool(captions) + len(lines))
+    canvas = Image.new("RGB", (max(right, longest), height + below), "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, label in enumerate(labels):
+        draw.text((width + GAP, (row + 0.5) * height / len(labels)), label, "black", font, "lm")
     for column, caption in enumerate(captions):
-        draw.text(((column + 0.5) * width, 2), caption, fill="black", font=font, anchor="mt")
-    footer = torch.frombuffer(bytearray(band.tobytes()), dtype=torch.uint8).view(FOOTER_HEIGHT, -1, 3)
-    return torch.cat([grid, footer.permute(2, 0, 1) / 255], dim=1)
+        draw.text(((column + 0.5) * width / len(captions), height + 2), caption, "black", font, "mt")
+    for number, line in enumerate(lines, bool(captions)):
+        draw.text((GAP, height + number * LINE_HEIGHT + 2), line, "black", font, "lt")
+    image = pil_to_tensor(canvas) / 255
+    image[:, :height, :width] = grid
+    return image

@@ -13,8 +13,13 @@ def mean_known(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %, of 1,000 resamples) of the mean of values `[n]` (Efron 1979)."""
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Percentile bootstrap interval (95 %, of 1,000 resamples) of the mean of values `[n]` (Efron 1979).
+
+    None of a single value, which says nothing of how values spread.
+    """
+    if len(values) < 2:
+        return None
     resampled = np.random.default_rng(0).choice(values, (NUM_RESAMPLES, len(values))).mean(axis=1)
     low, high = np.percentile(resampled, (2.5, 97.5)).tolist()
     return low, high

@@ -1,5 +1,6 @@
 """How a run stands: its `status.json`, and what went wrong as one line."""
 
+import errno
 import re
 import signal
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from zsteer.files import is_main_process, read_json, write_json
@@ -29,15 +30,23 @@ def terminate(*_: object) -> None:
     raise Terminated
 
 
+# The disk's, or one's share of it, is full; or the file has the size that files may have.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 # What a user can put right, or did: reported in a line, without a traceback on the screen.
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt, Terminated)
 
 
+# Configs of the plugins that only the extra `sweeps` installs.
+OF_SWEEPS = r"hydra/(sweeper/(optuna|sampler)|launcher/submitit)"
+
+
 @dataclass
 class Call:
-    """What one call of a command ran: whether it got to a job, its sweep's folder if any, a line for each failure."""
+    """What one call of a command ran: whether it got to a job, its folder and its sweep's, a line for each failure."""
 
     started: bool = False
+    folder: Path | None = None
     sweep: Path | None = None
     resumed: bool = False
     failures: list[str] = field(default_factory=list)
@@ -96,13 +105,20 @@ def recorded(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        cause = interrupt_of(error)
+        cause = cause_of(error, folder)
         with suppress(OSError):  # a full disk has no room for that either
             write_failure(folder, cause, time.monotonic() - started)
         if cause is not error:
             raise cause from None
         raise
     write_status(folder, "completed", time.monotonic() - started)
+
+
+def cause_of(error: BaseException, folder: Path) -> BaseException:
+    """The error, or what is behind it: the interrupt that Lightning made an exit of, the folder of a nameless file."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:  # of TensorBoard's, of Hydra's
+        return OSError(error.errno, error.strerror, str(folder))
+    return interrupt_of(error)
 
 
 def interrupt_of(error: BaseException) -> BaseException:
@@ -122,10 +138,13 @@ def exit_code(error: BaseException) -> int:
 def describe(error: BaseException) -> str:
     """An error as one line, with what caused it where the error itself does not say."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return "; ".join(("interrupted", *map(str, error.args)))
     if isinstance(error, Terminated):
         return "terminated"
+    if isinstance(error, MissingConfigException) and re.match(OF_SWEEPS, error.missing_cfg_file or ""):
+        return f"{error.missing_cfg_file} comes with an extra: pip install 'zsteer[sweeps]', or '.[sweeps]' in a clone"
     text, cause = str(error), error.__cause__
+    text = re.sub(r"^\w+ raised while resolving interpolation: ", "", text)  # what a resolver of ours says is enough
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):
         # Classes check their own settings. Where their words name no key, Hydra's place in the config does.
         place = re.search(r"full_key: (.+)", text)

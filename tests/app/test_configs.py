@@ -7,11 +7,16 @@ import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from places import ROOT
+from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from zsteer.app.composition import CONFIGS, compose, experiments, in_full, own_hydra
+from zsteer.app.checks import unknown_keys
+from zsteer.app.composition import CONFIGS, compose, experiments, in_full, known_keys, own_hydra
+from zsteer.status import describe
 from zsteer.steering.methods import Method, method_of
+from zsteer.training.fitting import chosen_callbacks
 
 SCRIPTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 NEEDED = {"summarize": ["sweep=nowhere"]}
@@ -26,7 +31,7 @@ def choices(group: str) -> list[str]:
 def test_each_script_has_a_config_and_each_config_a_script():
     scripts = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
     assert scripts == SCRIPTS
-    assert len(scripts) == 9
+    assert {"steer", "train_gan", "train_classifier", "evaluate", "prepare_data", "summarize", "sample"} <= set(scripts)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -46,6 +51,34 @@ def test_each_network_instantiates(group, choice):
         assert section is None
     else:
         assert isinstance(instantiate(section.network), nn.Module)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_networks_follow_the_size_of_the_data(size):
+    words = ["data=folder", "data.images=photos", f"data.size={size}", "experiment=r3gan_small", "judge=residual"]
+    cfg = compose("train_gan", [*words, "judge.attributes=[hat,smile]"])
+    generator, discriminator, judge = (
+        instantiate(cfg[role].network) for role in ("generator", "discriminator", "judge")
+    )
+    images = generator(torch.zeros(2, 64))
+    assert images.shape == (2, 3, size, size)
+    assert discriminator(images).shape == (2,)
+    assert judge(images).shape == (2, 2)
+
+
+def test_a_size_that_networks_cannot_follow_is_refused():
+    cfg = compose("train_gan", ["data=folder", "data.images=photos", "data.size=100", "generator=r3gan"])
+    with pytest.raises(InterpolationResolutionError) as error:
+        instantiate(cfg.generator.network)
+    assert describe(error.value) == "data.size=100 must be one of 8, 16, 32, 64, 128, 256, or give network.widths"
+
+
+@pytest.mark.parametrize("choice", ["tutorial", "residual", "resnet18"])
+def test_a_classifier_has_an_output_for_each_name(choice):
+    network = instantiate(
+        compose("steer", [f"classifier={choice}", "classifier.attributes=[a,b,c]"]).classifier.network
+    )
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("choice", choices("gan_loss"))
@@ -127,6 +160,34 @@ def test_the_tutorial_is_as_published():
     assert (cfg.num_images, cfg.generator.network.z_dim, cfg.generator.network.hidden_dim) == (8, 64, 64)
     (group,) = method_of(cfg.method).optimizer([nn.Parameter()]).param_groups
     assert (group["lr"], group["momentum"]) == (1, 1)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_keys_of_a_script_are_read_from_its_file_alone(name):
+    assert known_keys(name) == set(compose(name, NEEDED.get(name, [])))
+
+
+def test_a_new_key_that_others_are_written_with_is_used():
+    words = ["+width=8", "generator.network.hidden_dim=${width}", "+wdth=8"]
+    cfg = compose("train_gan", words)
+    with pytest.raises(ValueError, match="wdth=8 is used by nothing"):
+        unknown_keys(cfg, known_keys("train_gan"))
+    unknown_keys(compose("train_gan", words[:2]), known_keys("train_gan"))
+
+
+@pytest.mark.parametrize("choice", choices("logger"))
+def test_each_logger_instantiates(choice, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    cfg = compose("train_gan", [f"logger={choice}", f"run_folder={tmp_path}"])
+    assert set(cfg.logger) == ({choice} if choice != "none" else set())
+    assert all(isinstance(instantiate(section), Logger) for section in cfg.logger.values())
+
+
+@pytest.mark.parametrize("choice", choices("callbacks"))
+def test_each_callback_instantiates(choice, tmp_path):
+    cfg = compose("train_gan", [f"callbacks={choice}", f"run_folder={tmp_path}"])
+    assert set(cfg.callbacks) == ({choice} if choice != "none" else set())
+    assert len(chosen_callbacks(cfg, ["fid_judge"])) == len(cfg.callbacks)
 
 
 @pytest.mark.parametrize("typo", ["targt=Smiling", "trainer.precison=64-true", "generator.network.zdim=3"])

@@ -72,6 +72,11 @@ def test_steering_leaves_no_file_and_nothing_changed(state, tmp_path, monkeypatc
     assert not torch.equal(steered.history.noise[0], steered.history.noise[-1])
 
 
+def test_lightning_advertises_nothing(root, caplog):
+    zsteer.train_gan(*GAN, root, "trainer.log_every_n_steps=1")
+    assert not [record for record in caplog.records if "litlogger" in record.message or "Tip" in record.message]
+
+
 def test_pythons_own_random_numbers_are_left_too():
     program = (
         "import random, zsteer; before = random.getstate()\n"
@@ -209,6 +214,7 @@ def test_a_failure_is_recorded_in_a_given_folder(root, tmp_path):
         ({"target": "Smilling"}, "target='Smilling' is not an attribute of the classifier; did you mean 'Smiling'?"),
         ({"targt": "Smiling"}, "Could not override 'targt'"),
         ({"method": "magic"}, "magic"),
+        ({"logger": "csv"}, "logger.csv writes into the run's folder; name one by folder="),
         ({"generator.network._target_": "zsteer.networks.Generatr"}, "Generatr"),
     ],
 )

@@ -176,6 +176,48 @@ def test_where_starts_only_from_samples_that_the_classifier_sees_so(command):
     assert (first[:, 39] > 0).all()
 
 
+@pytest.mark.parametrize(("edit", "has_it"), [("add", False), ("remove", True)])
+def test_by_default_images_lack_what_is_wanted(command, edit, has_it):
+    ended = command("steer", f"edit={edit}", "num_images=4", "num_steps=1")
+    first = load_file(ended.folder / "history.safetensors")["logits"][0]
+    assert ((first[:, 31] > 0) == has_it).all()
+
+
+@pytest.mark.parametrize("words", [("where=null",), GOLDEN_NETWORKS, ("target=smile",)])
+def test_elsewhere_any_image_is_a_start(command, words):
+    ended = command("steer", *words, "num_images=4", "num_steps=1", "seed=3")
+    noise = load_file(ended.folder / "history.safetensors")["noise"][0]
+    assert torch.equal(noise, torch.randn(4, 64, generator=torch.Generator().manual_seed(3)))
+
+
+def test_too_few_images_that_lack_it_are_no_failure(command, monkeypatch):
+    monkeypatch.setattr("zsteer.steering.start.MAX_SAMPLES", 200)
+    ended = command("steer", "target=Bald", "edit=remove", "num_images=100", "num_steps=1", "judge=none")
+    assert ended.code == 0 and "starting from any" in ended.out
+
+
+def test_a_factor_is_not_mistaken_for_its_label(command):
+    out = command("steer", "target=smile", *QUICK).out
+    assert "smile is a number, not the label Smiling: target=Smiling would steer that" in out
+
+
+def test_a_refused_run_leaves_no_folder_and_a_good_one_no_empty_log(command):
+    ended = command("steer", "target=Smilling", *QUICK)
+    assert ended.code == 1 and not ended.folder.exists()
+    ended = command("steer", *GOLDEN_NETWORKS, *QUICK)
+    assert ended.code == 0 and not [path for path in ended.folder.iterdir() if path.suffix == ".log"]
+
+
+def test_the_version_is_zsteers(command):
+    assert command("steer", "--version").out == f"zsteer {zsteer.__version__}\n"
+
+
+def test_help_explains_the_keys(command):
+    out = command("steer", "--help").out
+    assert "penalty_weight: 0.1 # on the change of what is preserved" in out and "${method.run.num_steps}" in out
+    assert "method: ascent, best_of" in out and "hydra:" not in out
+
+
 def test_where_that_nobody_fits_ends_with_the_count(command, monkeypatch):
     monkeypatch.setattr("zsteer.steering.start.MAX_SAMPLES", 400)
     everything = ", ".join(f"{name}: true" for name in ("Bald", "Bangs", "Wearing_Hat", "Goatee", "Heavy_Makeup"))
@@ -282,6 +324,13 @@ SETTINGS = {
     "a class that does not exist": (["generator.network._target_=zsteer.networks.Generatr"], ["Generatr"]),
     "a class that is no network": (["generator.network={_target_: builtins.dict}"], ["generator.network"]),
     "an unknown setting of a network": (["+generator.network.depth=3"], ["depth"]),
+    "a new key that nothing reads": (["+targt=Male"], ["targt=Male is used by nothing; did you mean target?"]),
+    "a new key of a network's": (["+judge.checkpont=x"], ["judge.checkpont=x is used by nothing", "mean checkpoint?"]),
+    "a new key of a method's": (
+        ["+method.run.until=1"],
+        ["method.run.until=1 is used by nothing; there are num_steps"],
+    ),
+    "a logger for the Trainer": (["+trainer.logger=true"], ["trainer.logger=True cannot be set; use the key logger"]),
 }
 
 

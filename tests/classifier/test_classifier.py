@@ -4,10 +4,12 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from zsteer.app.composition import compose
 from zsteer.classifier.metrics import AttributeMetrics, means
 from zsteer.classifier.module import ClassifierModule
 
@@ -97,6 +99,29 @@ def test_one_attribute_is_enough():
     found = metrics.compute()
     assert found["accuracy"]["Male"] == pytest.approx(3 / 4)
     assert found["balanced_accuracy"]["Male"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_missing_targets_are_left_out_of_every_figure():
+    logits, targets = random_case(0)
+    known = torch.rand(40, 3, generator=torch.Generator().manual_seed(1)) < 0.7
+    known[:, 2] = False
+    numbers = torch.randn(40, 1, generator=torch.Generator().manual_seed(2))
+    known = torch.cat([known, known[:, :1]], dim=1)
+    outputs, targets = torch.cat([logits, numbers + 0.1], dim=1), torch.cat([targets, numbers], dim=1)
+    metrics = AttributeMetrics([*NAMES, "age"], {"age": (40.0, 10.0)})
+    metrics.update(outputs, targets.where(known, torch.nan))
+    found = metrics.compute()
+    for column, name in enumerate(NAMES[:2]):
+        rows = known[:, column]
+        expected = counted(logits[rows], targets[rows][:, :3], name)
+        assert {figure: found[figure][name] for figure in expected} == pytest.approx(expected, abs=1e-6)
+        assert found["accuracy"]["Young"] is None and found["average_precision"]["Young"] is None
+    rows = known[:, 3]
+    variance = (numbers[rows] - numbers[rows].mean()).square().mean().item()
+    assert found["mean_absolute_error"] == {"age": pytest.approx(1.0, rel=1e-5)}
+    assert found["r2"] == {"age": pytest.approx(1 - 0.1**2 / variance, rel=1e-4)}
+    accuracies = [counted(logits[known[:, i]], targets[known[:, i]][:, :3], NAMES[i])["accuracy"] for i in (0, 1)]
+    assert means(found)["accuracy"] == pytest.approx(sum(accuracies) / 2)
 
 
 def test_logits_of_a_mixed_precision_run_are_accepted():
@@ -233,17 +258,33 @@ def test_validation_figures_are_those_of_one_validation():
     expected = counted(module(images).detach(), targets, "Male")
     assert {figure: values["Male"] for figure, values in module.figures.items()} == pytest.approx(expected, abs=1e-4)
     assert float(trainer.callback_metrics["val/accuracy"]) == pytest.approx(means(module.figures)["accuracy"])
+    assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(loss_of(module), rel=1e-5)
 
 
-def test_learning_rate_peaks_at_max_lr_after_a_tenth_and_ends_near_zero():
+def rates_of(module):
+    """The learning rate at each of forty steps."""
     rates = []
 
     class Look(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    trainer_of(epochs=5, callbacks=[Look()]).fit(make(lr=0.05), loader(), loader(seed=1))
+    trainer_of(epochs=5, callbacks=[Look()]).fit(module, loader(), loader(seed=1))
     assert len(rates) == 40
+    return rates
+
+
+@pytest.mark.parametrize("choice", ["cosine", "constant"])
+def test_other_schedules_start_at_the_optimizers_rate(choice):
+    training = compose("train_classifier", [f"schedule={choice}", "training.max_lr=0.05"]).training
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, len(NAMES)))
+    rates = rates_of(instantiate(training, network=network, names=NAMES))
+    cosine = [0.05 * (1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)]
+    assert rates == pytest.approx(cosine if choice == "cosine" else [0.05] * 40)
+
+
+def test_learning_rate_peaks_at_max_lr_after_a_tenth_and_ends_near_zero():
+    rates = rates_of(make(lr=0.05))
     assert max(rates) == pytest.approx(0.05, rel=0.02)
     assert rates.index(max(rates)) == pytest.approx(4, abs=1)
     assert rates[0] < 0.05 / 10 and rates[-1] < 0.05 / 100

@@ -121,3 +121,13 @@ def test_resolve_refuses_another_word():
 
 def test_misspelling_is_found_without_loading_torch():
     assert not {"torch", "numpy", "hydra"} & set(vars(attributes))
+
+
+def test_a_name_that_is_a_label_and_a_factor_is_refused():
+    section = {"attributes": ["hat", "Age"], "regressor": {"attributes": ["age", "height"]}}
+    with pytest.raises(
+        ValueError, match=r"judge.attributes and judge.regressor.attributes both have 'Age'; .*~judge.reg"
+    ):
+        attributes.steerable(section, "judge")
+    section["attributes"] = ["hat", "smile"]
+    assert attributes.steerable(section, "judge") == ("hat", "smile", "age", "height")

@@ -113,6 +113,56 @@ def test_all_layouts_give_the_same_store(root, jpegs, tmp_path, images, annotati
     assert content(prepare(tmp_path / "other", tmp_path / "one")) == content(prepare(root, tmp_path / "two"))
 
 
+LAYOUTS = {
+    "as distributed": ("", "Anno", "Eval", "Img", "{}"),
+    "as distributed, a level deeper": ("CelebA", "Anno", "Eval", "Img", "{}"),
+    "as distributed, in upper case": ("CELEBA/CelebA", "ANNO", "EVAL", "IMG", "{upper}"),
+    "torchvision's": ("celeba", "", "", "", "{}"),
+    "partition beside the attributes": ("celeba/CelebA", "Anno", "Anno", "Img", "{}"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])
+def test_celebas_own_folders_are_found_in_any_case(root, jpegs, tmp_path, name, zipped):
+    inner, *folders, form = LAYOUTS[name]
+    base = tmp_path / "other" / inner
+    for folder in {*folders}:
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    upper = "upper" in form
+    for file, folder in zip(("list_attr_celeba.txt", "list_eval_partition.txt"), folders[:2], strict=True):
+        shutil.copy(root / "celeba" / file, base / folder / (file.upper() if upper else file))
+    if zipped:
+        target = "IMG_ALIGN_CELEBA.ZIP" if upper else "img_align_celeba.zip"
+        shutil.copy(root / "celeba" / "img_align_celeba.zip", base / folders[2] / target)
+    else:
+        named = {name.upper() if upper else name: content for name, content in jpegs.items()}
+        write_folder(base / folders[2] / ("IMG_ALIGN_CELEBA" if upper else "img_align_celeba"), named)
+    assert content(prepare(tmp_path / "other", tmp_path / "one")) == content(prepare(root, tmp_path / "two"))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])
+def test_what_macos_puts_beside_the_images_are_none(root, jpegs, tmp_path, zipped):
+    expected = content(prepare(root, tmp_path / "expected"))
+    base = root / "celeba"
+    if zipped:
+        beside = {f"__MACOSX/img_align_celeba/._{name}": b"Mac OS X" for name in jpegs}
+        write_zip(base, {f"img_align_celeba/{name}": content for name, content in jpegs.items()} | beside, prefix="")
+    else:
+        (base / "img_align_celeba.zip").unlink()
+        write_folder(base / "img_align_celeba", jpegs | {f"._{name}": b"Mac OS X" for name in jpegs})
+        write_folder(base / "img_align_celeba" / "__MACOSX", {f"._{name}": b"Mac OS X" for name in jpegs})
+    assert content(prepare(root, tmp_path / "store")) == expected
+
+
+def test_a_folder_of_nothing_but_macos_files_has_no_images(root, jpegs):
+    base = root / "celeba"
+    (base / "img_align_celeba.zip").unlink()
+    write_folder(base / "img_align_celeba", {f"._{name}": b"Mac OS X" for name in jpegs})
+    with pytest.raises(FileNotFoundError, match="img_align_celeba without images"):
+        find_sources(root)
+
+
 def test_half_size_takes_the_same_relative_crop(root, jpegs, tmp_path):
     small = {name: jpeg(index, (89, 109)) for index, name in enumerate(jpegs)}
     write_zip(root / "celeba", small)
@@ -162,6 +212,49 @@ def test_annotations_are_cached_until_a_file_changes(root, tmp_path, monkeypatch
     path.write_text(path.read_text().replace("000001.jpg -1", "000001.jpg  1"))
     os.utime(path, ns=(0, 0))
     assert read_annotations(sources, cache).labels[0, 0] == 1
+
+
+def caches():
+    """Damaged annotation caches, made from a good one."""
+
+    def edited(**parts):
+        def damage(path):
+            with np.load(path) as good:
+                np.savez(path, **{**good, **parts})
+
+        return damage
+
+    return {
+        "no zip": lambda path: path.write_bytes(b"half a file"),
+        "empty": lambda path: path.write_bytes(b""),
+        "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+        "bit rot": lambda path: path.write_bytes(path.read_bytes().replace(b"000001", b"000002")),
+        "lacks a part": lambda path: np.savez(path, stamp=np.load(path)["stamp"]),
+        "pickled": edited(files=np.array([{}], dtype=object)),
+        "other labels": edited(labels=np.full((NUM, 40), 7, np.uint8)),
+        "other shape": edited(labels=np.zeros((NUM, 39), np.uint8)),
+        "other type": edited(splits=np.zeros(NUM)),
+        "no names": edited(files=np.zeros(NUM)),
+    }
+
+
+@pytest.mark.parametrize("name", caches())
+def test_a_damaged_cache_of_annotations_is_made_anew(root, tmp_path, name):
+    cache, sources = tmp_path / "cache.npz", find_sources(root)
+    first = read_annotations(sources, cache)
+    caches()[name](cache)
+    for _ in range(2):
+        again = read_annotations(sources, cache)
+        for one, other in zip(vars(first).values(), vars(again).values(), strict=True):
+            assert np.array_equal(one, other) and one.dtype == other.dtype
+
+
+def test_names_of_images_may_have_letters_of_any_language(root, jpegs, tmp_path):
+    expected = content(prepare(root, tmp_path / "expected"))
+    named = {name.replace("0000", "größe"): content for name, content in jpegs.items()}
+    write_txt(root / "celeba", named)
+    write_zip(root / "celeba", named)
+    assert content(prepare(root, tmp_path / "store")) == expected
 
 
 def replace(name, change):
@@ -220,6 +313,15 @@ ATTR, PART = "list_attr_celeba.txt", "list_eval_partition.txt"
         (replace(ATTR, lambda text: text.replace("Bald ", "")), "names 39 attributes that are not CelebA's forty"),
         (replace(ATTR, lambda text: text.rsplit("\n", 2)[0]), "announces 60 images and has 59"),
         (replace(ATTR, lambda text: re.sub("(000007.jpg) +-?1", r"\1 5", text)), "forty labels, -1 or 1"),
+        (replace(ATTR, lambda text: re.sub("(000007.jpg) +-?1", r"\1 257", text)), "forty labels, -1 or 1"),
+        (replace(ATTR, lambda text: re.sub("(000007.jpg) +-?1", r"\1 255", text)), "forty labels, -1 or 1"),
+        (replace(ATTR, lambda text: re.sub("(000007.jpg) +-?1", rf"\1 {2**64 + 1}", text)), "forty labels, -1 or 1"),
+        (replace(ATTR, lambda text: re.sub("(000007.jpg) +-?1", r"\1 1.9", text)), "forty labels"),
+        (replace(ATTR, lambda text: re.sub("(000007.jpg) +-?1", r"\1 nan", text)), "forty labels"),
+        (
+            lambda base: (base / ATTR).write_bytes((base / ATTR).read_bytes().replace(b"000007", b"\xff")),
+            "names of images that are not UTF-8",
+        ),
         (replace(ATTR, lambda text: text.replace("000007.jpg", "")), "a file name and forty labels"),
         (replace(ATTR, lambda text: re.sub("(000007.jpg) +-?1", r"\1 x", text)), "a file name and forty labels"),
         (

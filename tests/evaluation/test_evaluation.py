@@ -56,8 +56,7 @@ def test_a_regressor_is_scored_by_the_scales_of_its_own_training(command, data, 
     about = json.loads((BUNDLE / "regressor.json").read_text())
     names, scales = list(about["config"]["classifier"]["attributes"]), about["figures"]["scales"]
     path = f"classifier.checkpoint={BUNDLE / 'regressor.safetensors'}"
-    sizes = f"classifier.network.n_classes={len(names)}"
-    ended = command("evaluate", "what=classifier", path, sizes, f"classifier.attributes=[{','.join(names)}]", *data)
+    ended = command("evaluate", "what=classifier", path, f"classifier.attributes=[{','.join(names)}]", *data)
     assert ended.code == 0, ended.err
     network = load_weights(Classifier(n_classes=len(names)), BUNDLE / "regressor.safetensors").eval()
     _, _, factors = procedural.draw(torch.arange(NUM_TEST) + 20_000_000)
@@ -111,7 +110,11 @@ def test_directions_are_named_by_the_judge_and_can_be_steered_along(command, sou
         (["what=generator", "judge=none"], "judge=none: what=generator needs one"),
         (["what=nothing"], "what=nothing must be one of classifier, judge, generator"),
         (["split=dev"], "split=dev must be one of train, val, test, all"),
-        (["classifier.attributes=[Male,Smiling]"], "2 names of classifier.attributes"),
+        (["classifier.attributes=[Male,Smiling]"], "does not fit classifier.network"),
+        (
+            ["classifier.attributes=[Male,Smiling]", "classifier.network.n_classes=40"],
+            "2 names of classifier.attributes",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_named(command, data, words, said):

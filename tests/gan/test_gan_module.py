@@ -236,6 +236,25 @@ def test_average_is_not_trained():
     assert not any(parameter.requires_grad for parameter in module.ema_generator.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+@every_loss
+def test_networks_with_weight_norm_are_trained_and_averaged(norm, name):
+    loss, own = LOSSES[name]
+    generator, discriminator = TinyGenerator(), TinyDiscriminator()
+    norm(generator.layers[0])
+    norm(discriminator.layers[1])
+    generator.register_parameter("order", nn.Parameter(torch.arange(3), requires_grad=False))
+    sgd = partial(torch.optim.SGD, lr=0.05)
+    module = GANModule(generator, discriminator, sgd, sgd, loss, ema_half_life=1e-9, **own)
+    biases = generator.layers[0].bias, discriminator.layers[1].bias
+    starts = [bias.detach().clone() for bias in biases]
+    trainer_of().fit(module, batches(2, size=BATCH * module.batches_per_iteration))
+    assert differ(biases, starts)
+    noise = torch.randn(2, 3)
+    torch.testing.assert_close(samples(module, noise), generator.eval()(noise))  # an average that forgets at once
+
+
 def test_forward_is_the_averaged_generator():
     module = make(ema_half_life=50)
     fit(module, 3)
@@ -441,7 +460,7 @@ def test_each_loss_trains_both_networks_and_logs_its_terms(name):
     assert differ(weights(module.generator), before[0]) and differ(weights(module.discriminator), before[1])
     assert module.num_images == 3 * BATCH * module.discriminator_steps
     penalties = {"bce": {"r1"}, "hinge": set(), "wgan_gp": {"gp"}, "r3gan": {"r1", "r2"}}[name]
-    terms = {"loss_g", "loss_d", "logits_real", "logits_fake"} | penalties
+    terms = {"loss_g", "loss_d", "logits_real", "logits_fake", "lr_g", "lr_d"} | penalties
     assert {key.removeprefix("train/") for key in rows.rows[0] if key.startswith("train/")} == terms
 
 

@@ -1,17 +1,27 @@
+import argparse
+import datetime
+import decimal
 import io
 import json
 import os
+import pathlib
 import pickle
-from collections import OrderedDict
+import re
+import types
+import uuid
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from places import GOLDEN, REAL
 from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.optim.swa_utils import AveragedModel
 
 from zsteer.networks import checkpoints
 from zsteer.networks.checkpoints import load_weights, save_weights
@@ -29,6 +39,13 @@ def make(seed=0, hidden_dim=2):
 @pytest.fixture
 def trained():
     return make(seed=1)
+
+
+def averaged(state):
+    """The state dict of torch's average of a network that has this one."""
+    network = make()
+    network.load_state_dict(state)
+    return AveragedModel(network).state_dict()
 
 
 def prefixed(state, prefix):
@@ -49,6 +66,12 @@ def refusal(path, key=None, network=None, role="generator", error: type[Exceptio
     assert "\n" not in message
     assert f"{role}.checkpoint={path}" in message
     return message
+
+
+def lightning_average(current, average):
+    """What Lightning's WeightAveraging makes of a checkpoint."""
+    averaging = {"n_averaged": torch.tensor(2)}
+    return {"epoch": 1, "current_model_state": current, "state_dict": average, "averaging_state": averaging}
 
 
 CONTENTS = {
@@ -89,6 +112,22 @@ CONTENTS = {
         },
         "generator",
     ),
+    "torch's average": (averaged, None),
+    "torch's average as an entry": (lambda state: {"ema": averaged(state), "step": torch.tensor(3)}, None),
+    "torch's average of a Lightning module": (
+        lambda state: {"n_averaged": torch.tensor(3)} | prefixed(state, "module.generator."),
+        None,
+    ),
+    "Lightning's averaging by an entry": (
+        lambda state: lightning_average(
+            prefixed(make(seed=7).state_dict(), "generator."), prefixed(state, "generator.")
+        ),
+        "state_dict",
+    ),
+    "batch norm that does not count": (
+        lambda state: {name: tensor for name, tensor in state.items() if "num_batches_tracked" not in name},
+        None,
+    ),
     "state_dict by its name": (lambda state: {"state_dict": state, "optimizer": {"lr": 0.1}}, "state_dict"),
 }
 
@@ -98,6 +137,114 @@ def test_weights_load_from_any_layout(name, tmp_path, trained):
     arrange, key = CONTENTS[name]
     torch.save(arrange(trained.state_dict()), tmp_path / "a.pth")
     assert_same(load_weights(make(), tmp_path / "a.pth", key), trained)
+
+
+def test_each_part_of_several_that_fit_can_be_had_by_the_name_that_is_offered(tmp_path, trained):
+    states = {"current_model_state": make(seed=7).state_dict(), "state_dict": trained.state_dict()}
+    content = lightning_average(*(prefixed(state, "generator.") for state in states.values()))
+    torch.save(content, tmp_path / "a.ckpt")
+    names = re.findall("'(.*?)'", refusal(tmp_path / "a.ckpt").partition("one of")[2])
+    assert len(names) == 2
+    for name, state in zip(names, states.values(), strict=True):
+        loaded = load_weights(make(), tmp_path / "a.ckpt", name)
+        assert torch.equal(loaded.gen[0][0].weight, state["gen.0.0.weight"])
+    torch.save({"a": states, "b": {"a": states}}, tmp_path / "b.ckpt")
+    names = re.findall("'(.*?)'", refusal(tmp_path / "b.ckpt").partition("one of")[2])
+    assert len(set(names)) == 4
+    for name in names:
+        load_weights(make(), tmp_path / "b.ckpt", name)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_weight_norms_old_names_are_taken_as_torch_takes_them(tmp_path):
+    old, new = (nn.Sequential(wrap(nn.Linear(2, 3))) for wrap in (nn.utils.weight_norm, parametrizations.weight_norm))
+    torch.save(old.state_dict(), tmp_path / "a.pth")
+    assert torch.equal(load_weights(new, tmp_path / "a.pth")(torch.eye(2)), old(torch.eye(2)))
+
+
+BESIDE = {
+    "NumPy's scalar": np.float32(1),
+    "NumPy's array": np.arange(3.0),
+    "NumPy's random state": np.random.RandomState(0),
+    "NumPy's generator": np.random.default_rng(0),
+    "namespace": argparse.Namespace(lr=0.1, out=pathlib.Path("runs")),
+    "simple namespace": types.SimpleNamespace(lr=0.1),
+    "path of another system": pathlib.PureWindowsPath("runs"),
+    "OmegaConf": OmegaConf.create({"a": [1, {"b": "${oc.env:HOME}"}], "c": None}),
+    "defaultdict": defaultdict(list, {"loss": [0.5]}),
+    "time": [datetime.datetime(2020, 1, 1), datetime.timedelta(1)],
+    "numbers": [decimal.Decimal("0.1"), complex(1, 2), 2**80, frozenset([1]), slice(1, 2), range(3), uuid.UUID(int=1)],
+    "torch's version": torch.__version__,
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_data_beside_the_weights_do_no_harm_and_are_named_where_they_are_not_read(name, tmp_path, trained):
+    content = {"args": BESIDE[name], "gen": trained.state_dict()}
+    torch.save(content, tmp_path / "a.pth")
+    assert_same(load_weights(make(), tmp_path / "a.pth"), trained)
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    message = refusal(tmp_path / "old.pth")
+    assert re.search(r"refused: it holds [\w.]+, not only tensors, numbers and words; save a plain", message)
+
+
+def test_nothing_of_a_config_beside_the_weights_is_resolved(tmp_path, trained, monkeypatch):
+    OmegaConf.register_new_resolver("test.marked", lambda: (tmp_path / "mark").touch(), replace=True)
+    torch.save({"cfg": OmegaConf.create({"a": "${test.marked:}"}), "gen": trained.state_dict()}, tmp_path / "a.pth")
+    assert_same(load_weights(make(), tmp_path / "a.pth"), trained)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_another_pickle_protocol_is_named(protocol, tmp_path, trained):
+    torch.save(trained.state_dict(), tmp_path / "a.pth", pickle_protocol=protocol)
+    assert "saved with a pickle_protocol other than torch's own" in refusal(tmp_path / "a.pth")
+
+
+def nested(depth, width, innermost):
+    content = innermost
+    for _ in range(depth):
+        content = {str(number): content for number in range(width)}
+    return content
+
+
+def in_itself(state):
+    content = {"gen": state}
+    content["again"] = content
+    return content
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        in_itself,
+        lambda state: {"gen": state, "more": nested(200, 1, {})},
+        lambda state: {"gen": state, "more": nested(20, 20, {})},
+    ],
+    ids=["in itself", "deep", "wide"],
+)
+def test_a_file_that_has_no_end_is_refused(arrange, tmp_path, trained):
+    torch.save(arrange(trained.state_dict()), tmp_path / "a.pth")
+    message = refusal(tmp_path / "a.pth")
+    assert "more than 100,000 entries, or dicts more than 30 deep or in themselves" in message
+
+
+FORMS = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "meta": lambda tensor: tensor.to("meta"),
+    "quantized": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # torch's, of quantized and sparse tensors
+@pytest.mark.parametrize("name", FORMS)
+def test_tensors_of_another_form_are_named(name, tmp_path, trained):
+    state = trained.state_dict()
+    torch.save({**state, "gen.0.0.weight": FORMS[name](state["gen.0.0.weight"])}, tmp_path / "a.pth")
+    network = make(seed=5)
+    message = refusal(tmp_path / "a.pth", network=network)
+    assert f"1 misshapen (gen.0.0.weight [4, 16, 3, 3] {name} for [4, 16, 3, 3])" in message
+    assert_same(network, make(seed=5))
 
 
 @pytest.mark.parametrize("key", [None, "gen"])

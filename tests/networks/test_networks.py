@@ -7,9 +7,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from zsteer.files import BUNDLE
 from zsteer.networks.combined import Conjunction
 from zsteer.networks.dcgan import DCGANGenerator, Discriminator
-from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.inference import channels_last, copied, frozen, z_dim_of
+from zsteer.networks.r3gan import R3GANDiscriminator
 from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.tutorial import Classifier, Generator
 
@@ -134,6 +137,51 @@ def test_discriminator_scores_each_image_by_itself():
 @pytest.mark.parametrize("num", [1, 3])
 def test_classifiers_give_one_logit_per_image_and_class(kind, num):
     assert kind(n_classes=7, hidden_dim=8).eval()(images(num)).shape == (num, 7)
+
+
+@pytest.mark.parametrize(("size", "widths"), [(16, [8, 16]), (32, [8, 16, 32]), (128, [8, 16, 32, 64, 64])])
+def test_the_judge_has_as_many_blocks_as_bring_its_images_down_to_4_pixels(size, widths):
+    network = ResidualClassifier(n_classes=7, hidden_dim=8, size=size)
+    x, found = images(2, size=size), []
+    for layer in network.features:
+        x = layer(x)
+        found.append((x.shape[1], x.shape[2]))
+    assert found == [(width, size >> halved) for halved, width in enumerate(widths, start=1)]
+    assert found[-1][1] == 4
+    assert network(images(2, size=size)).shape == (2, 7)
+
+
+def test_the_judge_of_64_pixels_has_the_bundles_keys():
+    assert ResidualClassifier(size=64).state_dict().keys() == load_file(BUNDLE / "judge.safetensors").keys()
+
+
+def test_no_other_size_makes_a_judge():
+    with pytest.raises(ValueError, match="network.size=100 must be one of 16, 32, 64, 128, 256, 512"):
+        ResidualClassifier(size=100)
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "taken"),
+    [
+        (Classifier(hidden_dim=2), 128, "58 to 81"),
+        (Classifier(hidden_dim=2), 32, "58 to 81"),
+        (Discriminator(hidden_dim=2), 128, "64 to 79"),
+        (ResidualClassifier(hidden_dim=8), 128, "64"),
+        (ResidualClassifier(hidden_dim=8, size=128), 64, "128"),
+        (R3GANDiscriminator(widths=(8, 8, 8), blocks=1), 64, "16"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_networks_say_which_sizes_they_take(network, size, taken):
+    with pytest.raises(ValueError, match=f"it takes images of {taken} pixels a side, not of {size}×{size}"):
+        network(images(2, size=size))
+
+
+def test_the_tutorials_classifier_takes_all_sizes_that_end_in_one_position():
+    network = Classifier(n_classes=5, hidden_dim=2)
+    for size in (58, 64, 81):
+        assert network.classifier(images(2, size=size)).shape == network(images(2, size=size))[..., None, None].shape
+    assert network.classifier(images(2, size=82)).shape[2:] == (2, 2)
 
 
 def test_judge_has_no_layer_in_common_with_the_tutorials_classifier():
@@ -268,6 +316,14 @@ def test_frozen_equals_other_arrangements_of_batch_norm(layers):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+NORMS = {
+    "old weight": nn.utils.weight_norm,
+    "weight": parametrizations.weight_norm,
+    "old spectral": nn.utils.spectral_norm,
+    "spectral": parametrizations.spectral_norm,
+}
+
+
 class SharedConvolution(nn.Module):
     """One convolution with two norms after it, and one norm outside of a Sequential."""
 
@@ -288,12 +344,67 @@ def test_frozen_equals_a_network_that_shares_a_convolution():
     torch.testing.assert_close(frozen(network, torch.float64)(images(2, torch.float64, size=8)), expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*spectral_norm.*is deprecated:FutureWarning")
-@pytest.mark.parametrize("wrap", [parametrizations.spectral_norm, nn.utils.spectral_norm], ids=["new", "old"])
-def test_frozen_equals_a_network_with_spectral_norm(wrap):
-    network = lively(nn.Sequential(wrap(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).double())
-    expected = copy.deepcopy(network).eval()(images(2, torch.float64, size=8))
+@pytest.mark.filterwarnings("ignore:.*_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", NORMS)
+def test_frozen_equals_a_normed_network(name):
+    network = lively(nn.Sequential(NORMS[name](nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).double())
+    expected = copied(network).eval()(images(2, torch.float64, size=8))
     torch.testing.assert_close(frozen(network, torch.float64)(images(2, torch.float64, size=8)), expected)
+
+
+class Ported(nn.Module):
+    """Weights as ports of other frameworks' networks have them: of many dimensions, complex, whole numbers, views."""
+
+    def __init__(self):
+        super().__init__()
+        self.z_dim = 6
+        self.kernels = nn.Parameter(torch.randn(1, 3, 6, 3, 3))
+        self.volume = nn.Conv3d(1, 1, 3, padding=1)
+        self.six = nn.Parameter(torch.randn(1, 1, 1, 1, 1, 3))
+        self.spectrum = nn.Parameter(torch.randn(3, 8, 5, dtype=torch.complex64))
+        self.order = nn.Parameter(torch.tensor([2, 0, 1]), requires_grad=False)
+        self.turned = nn.Parameter(torch.randn(8, 3).t())
+        self.register_buffer("conjugate", torch.randn(5, dtype=torch.complex64).conj())
+
+    def forward(self, noise):
+        maps = noise[:, :, None, None].expand(-1, -1, 8, 8)
+        images = nn.functional.conv2d(maps, self.kernels[0], padding=1)[:, self.order] * self.six[0, 0, 0, 0, 0, 0]
+        images = torch.fft.irfft2(torch.fft.rfft2(images) * self.spectrum * self.conjugate, s=(8, 8))
+        return self.volume(images[:, None])[:, 0] + self.turned[None, :, :, None]
+
+
+@pytest.mark.parametrize("dtype, precision", [(torch.float64, 1e-4), (torch.float32, 0)])
+def test_frozen_equals_a_network_with_weights_of_all_kinds(dtype, precision):
+    network = channels_last(Ported())
+    found = frozen(network, dtype)(noise(2, 6, dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), network(noise(2, 6)).detach(), rtol=precision, atol=precision)
+
+
+def test_channels_last_is_the_layout_of_weights_of_four_dimensions_alone():
+    network = nn.ModuleList([Ported(), nn.Conv2d(2, 4, 3)])
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    mark = fingerprint(network)
+    laid_out = channels_last(network).state_dict()
+    assert laid_out["1.weight"].stride() == (18, 1, 6, 2)
+    assert laid_out["0.kernels"].is_contiguous()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in laid_out.items())
+    assert fingerprint(network) == mark
+
+
+@pytest.mark.filterwarnings("ignore:.*_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", NORMS)
+def test_a_copy_of_a_normed_network_computes_the_same_and_learns_by_itself(name):
+    network = nn.Sequential(NORMS[name](nn.Conv2d(3, 4, 3)), nn.Flatten(), NORMS[name](nn.Linear(144, 2))).eval()
+    given = images(2, size=8)
+    expected = network(given).detach()
+    other = copied(network)
+    assert torch.equal(other(given), expected)
+    other(given).sum().backward()
+    assert all(parameter.grad is None for parameter in network.parameters())
+    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    assert torch.equal(network(given), expected)
+    assert not torch.allclose(other(given), expected)
 
 
 def test_frozen_again_changes_nothing_more():

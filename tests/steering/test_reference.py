@@ -56,6 +56,11 @@ def test_logits_are_those_of_2048_samples_of_seed_0(monkeypatch):
         torch.testing.assert_close(found, direct.detach())
 
 
+def test_a_bar_shows_how_far_the_samples_are_measured(capfd):
+    compute_logits(*networks())
+    assert "Measuring unsteered samples: " in capfd.readouterr().err
+
+
 def test_reference_logits_are_the_computed_ones():
     generator, classifiers = networks()
     expected = compute_logits(generator, classifiers)

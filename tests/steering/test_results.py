@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyr
 
 from zsteer.pictures import grid_of, save_picture
 from zsteer.steering.history import History
-from zsteer.steering.results import picture, table, write_events
+from zsteer.steering.results import MEANINGS, picture, table, write_events
 
 NUM, STEPS, Z_DIM, CLASSES = 3, 4, 5, 6
 TARGET, JOINED = 4, (1, 2)
@@ -40,7 +40,9 @@ def history():
 
 
 def centre(image, row, column, num_rows=3, num_columns=NUM):
-    height, width = image.shape[1:]
+    height, width = (
+        2 + number * (64 + 2) for number in (num_rows, num_columns)
+    )  # of the grid, in its upper left corner
     return image[:, int((row + 0.5) * height / num_rows), int((column + 0.5) * width / num_columns)]
 
 
@@ -60,19 +62,27 @@ def test_picture_shows_whole_images(history):
         assert torch.isclose(image, expected).all(dim=0).sum() == 64 * 64
 
 
-def test_captions_are_in_a_band_below_the_picture(history):
+def test_words_stand_beside_and_below_the_picture(history):
     plain, captioned = picture(history), picture(history, ["+0.10", "−2.00", "+1.00"])
-    height = plain.shape[1]
-    assert torch.equal(captioned[:, :height], plain)
-    assert captioned.shape[1] > height and captioned.shape[2] == plain.shape[2]
-    for part in captioned[:, height:].tensor_split(NUM, dim=2):
+    rows = [history.images[step] for step in sorted(history.images)]
+    grid = grid_of(torch.cat(rows), columns=NUM)
+    _, height, width = grid.shape
+    for image in (plain, captioned):
+        assert torch.equal(image[:, :height, :width], grid)
+    assert captioned.shape[1] > plain.shape[1] == height and captioned.shape[2] == plain.shape[2] > width
+    for label in plain[:, :, width:].tensor_split(len(rows), dim=1):  # each row's step
+        assert (label < 0.5).any()
+    for part in captioned[:, height:, :width].tensor_split(NUM, dim=2):
         assert part.min() < 0.5 and part.max() == 1
         assert ((part < 0.5).any(dim=0).any(dim=0)).float().mean() < 1
+    with_lines = picture(history, ["+0.10", "−2.00", "+1.00"], ["a line that is longer than the pictures are wide" * 2])
+    assert with_lines.shape[1] > captioned.shape[1] and with_lines.shape[2] > captioned.shape[2]
 
 
 def test_each_caption_is_below_its_own_column(history):
     with_gap = picture(history, ["xx", "", "xx"])
-    band = with_gap[:, picture(history).shape[1] :]
+    _, height, width = grid_of(torch.cat(list(history.images.values())), columns=NUM).shape
+    band = with_gap[:, height:, :width]
     dark = [bool((part < 0.5).any()) for part in band.tensor_split(NUM, dim=2)]
     assert dark == [True, False, True]
 
@@ -233,9 +243,9 @@ def test_events_of_a_run_are_in_one_file_of_its_folder(tmp_path, history):
 
 
 def test_table_lists_each_figure_and_a_dash_for_what_is_unknown():
-    lines = table(FIGURES, {}).splitlines()
-    assert lines[0].split() == ["gain_classifier", "1.500"]
-    assert lines[1].split() == ["gain_judge", "–"]
+    lines = table({"gain_judge": 1.5, "success_rate": None}, {}).splitlines()
+    assert lines[0].split()[:2] == ["gain_judge", "1.50"] and lines[0].endswith(MEANINGS["gain_judge"])
+    assert lines[1].split()[:2] == ["success_rate", "–"]
 
 
 def test_table_names_the_three_largest_side_effects_in_order():
@@ -246,6 +256,7 @@ def test_table_names_the_three_largest_side_effects_in_order():
     assert "Bangs" not in last and "Bald" not in last
 
 
-def test_table_without_a_judge_says_that_the_gain_is_unconfirmed():
-    assert "unconfirmed" in table(FIGURES, {})
+def test_table_without_a_judge_has_its_classifiers_view_and_says_that_it_is_unconfirmed():
+    shown = table(FIGURES, {"Male": 0.5})
+    assert "unconfirmed" in shown and "gain_judge" not in shown and "Male 0.50" in shown
     assert "unconfirmed" not in table({"gain_judge": 1.0}, {})

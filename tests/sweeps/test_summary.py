@@ -2,12 +2,17 @@
 
 import csv
 import json
+import re
+import shlex
 import sys
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from zsteer.steering.session import Session
-from zsteer.sweeps.summary import lines_of, read_jobs, summarize
+from zsteer.sweeps.jobs import read_jobs
+from zsteer.sweeps.summary import lines_of, summarize
 
 GRID = ("target=Smiling,Eyeglasses", "penalty_weight=0,0.1", "num_steps=1", "num_images=2")
 
@@ -74,19 +79,76 @@ def test_an_interrupted_batch_has_failed(command, monkeypatch):
     ended = command("steer", *GRID, sweep=True)
     assert ended.code == 130
     assert [(row["state"], row["error"]) for row in table(ended.folder)] == [("failed", "interrupted")] * 4
-    assert "interrupted" in ended.err.splitlines()[-1]
+    *errors, remedy = ended.err.splitlines()
+    assert "interrupted" in errors[-1]
+    python, *typed = shlex.split(remedy.removeprefix("to go on: "))
+    assert typed == ["steer.py", "-m", *GRID, f"hydra.sweep.dir={ended.folder}", f"resume={ended.folder}"]
+    monkeypatch.undo()
+    assert command("steer", *typed[2:], sweep=True).code == 0
+    assert [row["state"] for row in table(ended.folder)] == ["completed"] * 4
+
+
+def test_the_bar_shows_the_steps_of_a_batch(command):
+    ended = command("steer", *GRID, sweep=True)
+    assert re.findall(r"8 rows, step \d of 1", ended.err)[:2] == ["8 rows, step 0 of 1", "8 rows, step 1 of 1"]
 
 
 def test_a_line_of_the_pictures_is_of_jobs_that_differ_in_the_penalty_alone(command):
     words = ("seed=0,1", "penalty_weight=0,0.1", "method=ascent,penalty", "num_steps=1", "num_images=2")
     folder = command("steer", *words, sweep=True).folder
     lines = lines_of(folder, read_jobs(folder))
-    named = [f"add Smiling, {method}, seed={seed}" for seed in (0, 1) for method in ("ascent", "penalty")]
-    assert sorted(lines) == sorted(named)
-    assert all([row["penalty_weight"] for row in rows] == [0, 0.1] for rows in lines.values())
+    assert sorted(lines) == ["add Smiling, ascent", "add Smiling, penalty"]
+    assert all(sorted(row["penalty_weight"] for row in rows) == [0, 0, 0.1, 0.1] for rows in lines.values())
     for history in folder.rglob("history.safetensors"):
         history.unlink()
     assert command("summarize", f"sweep={folder}").code == 0
+
+
+def test_jobs_that_differ_in_their_seed_are_a_row_of_means(command):
+    folder = command("steer", "seed=0,1,2", "penalty_weight=0,0.1", "num_steps=1", "num_images=2", sweep=True).folder
+    jobs, seeds = pd.read_csv(folder / "sweep.csv"), pd.read_csv(folder / "seeds.csv")
+    assert len(jobs) == 6 and list(seeds["penalty_weight"]) == [0, 0.1] and list(seeds["num_seeds"]) == [3, 3]
+    for weight, alike in jobs.groupby("penalty_weight"):
+        row = seeds[seeds["penalty_weight"] == weight].iloc[0]
+        for figure in ("gain_judge", "attribute_dependency"):
+            assert row[figure] == pytest.approx(alike[figure].mean())
+            assert (
+                alike[figure].min() <= row[f"{figure}_low"] < row[figure] < row[f"{figure}_high"] <= alike[figure].max()
+            )
+    assert "seed" not in seeds and "gain_judge_low_low" not in seeds
+
+
+def test_one_image_has_no_interval(command):
+    folder = command("steer", "num_steps=1,2", "num_images=1", sweep=True).folder
+    assert not [name for name in pd.read_csv(folder / "sweep.csv") if name.endswith(("_low", "_high"))]
+
+
+def test_without_two_seeds_there_are_no_means(command):
+    assert not (command("steer", "num_steps=1,2", "num_images=1", sweep=True).folder / "seeds.csv").exists()
+
+
+def test_a_training_sweep_has_curves_of_its_figures(tmp_path):
+    for number, (rate, norm) in enumerate([(1e-3, "batch"), (1e-2, "batch"), (1e-3, "group"), (1e-2, "group")]):
+        job = tmp_path / f"{number}_job"
+        (job / ".hydra").mkdir(parents=True)
+        (job / ".hydra" / "overrides.yaml").write_text(f"[lr={rate}, norm={norm}, max_images=8]")
+        (job / "status.json").write_text('{"state": "completed", "seconds": 1}')
+        figures = {"num_images": 8, "fid_judge/a": 3.0 + number, "kid_judge/a": None if number else 0.5}
+        (job / "metrics.json").write_text(json.dumps(figures))
+    summarize(tmp_path)
+    assert (tmp_path / "curves.png").is_file() and not (tmp_path / "frontier.png").exists()
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height  # two keys across, two figures down
+
+
+def test_swept_words_come_first_in_the_names_of_jobs(command):
+    fixed = ("judge=none", "num_images=1", "until=0.9999999999999", "last_step_size=0.123456789012345")
+    folder = command("steer", *fixed, "num_steps=1,2", sweep=True).folder
+    assert [path.parent.name.startswith(f"{n}_num_steps-{n + 1}_judge") for n, path in statuses(folder)] == [True] * 2
+
+
+def statuses(folder):
+    return enumerate(sorted(folder.glob("*/status.json")))
 
 
 def test_a_search_is_one_line(tmp_path):
@@ -139,15 +201,16 @@ def test_damaged_files_of_a_job_fail_that_job_alone(command):
     jobs = sorted(path.parent for path in swept.folder.glob("*/status.json"))
     (jobs[0] / "status.json").write_bytes(b"")  # as after a power cut
     (jobs[1] / "metrics.json").write_text('{"target": "Smil')
-    (jobs[2] / "history.safetensors").write_bytes(b"\\0" * 40)
+    (jobs[2] / "history.safetensors").write_bytes(b"")
     summary = summarize(swept.folder)
     rows = summary.table.set_index("job")
-    assert list(rows["state"].iloc[:3]) == ["failed", "failed", "completed"]
+    assert list(rows["state"].iloc[:3]) == ["failed", "failed", "failed"]
     assert "status.json is damaged; run the job again" in rows["error"].iloc[0]
     assert "metrics.json is damaged; run the job again" in rows["error"].iloc[1]
+    assert "history.safetensors is damaged; run the job again" in rows["error"].iloc[2]
     again = command("steer", *GRID, f"resume={swept.folder}", sweep=True)
     assert jobs[0].name in {path.name for path in jobs} and again.code == 0, again.err
-    assert read_jobs(swept.folder)[0]["state"] == "completed"
+    assert [row["state"] for row in read_jobs(swept.folder)] == ["completed"] * 4
 
 
 def test_a_finished_sweeps_folder_takes_no_other_sweep(command):

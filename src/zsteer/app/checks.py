@@ -4,11 +4,15 @@ Classes check their own settings when they are made, which is before any long wo
 the constraint and the key.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from zsteer.app import trainer_words
 from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
@@ -17,22 +21,11 @@ from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_numb
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
-# Lightning's words that we set ourselves or have no use for, and ours in their place.
-STEERING_WORDS = {
-    **dict.fromkeys(("max_epochs", "max_steps", "max_time", "limit_train_batches"), "num_steps"),
-    **dict.fromkeys(("logger", "enable_checkpointing", "fast_dev_run"), "none"),
-}
-TRAINING_WORDS = {
-    "max_epochs": "max_images",
-    "enable_checkpointing": "checkpoint_minutes",
-    **dict.fromkeys(("logger", "callbacks", "use_distributed_sampler"), "none"),
-}
-GAN_WORDS = {  # automatic optimization's, which cannot know of two optimizers
-    "accumulate_grad_batches": "gan.accumulate",
-    "gradient_clip_val": "gan.clip_norm",
-    "max_steps": "max_images",
-    "min_steps": "max_images",
-}
+# What the keys of some sections are; those of the others are their classes' own, which refuse what they do not know.
+NETWORK_KEYS = ("network", "checkpoint", "checkpoint_key", "attributes", "regressor", "scale")
+RUN_KEYS = ("num_steps", "step_size", "show_every", "preserve")
+SCORES_KEYS = ("every_images", "num_samples", "split", "inception")
+EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "RichProgressBar": "rich"}  # of classes, as of packages
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "noise", "target")
 
@@ -51,7 +44,9 @@ def steer(cfg: DictConfig) -> None:
         real_number(cfg[key], key, above=0.0)
     choice(cfg.edit, "edit", tuple(attributes.EDITS))
     choice(cfg.trainer.precision, "trainer.precision", PRECISIONS)
-    trainer(cfg, STEERING_WORDS)
+    trainer_words.check(cfg.trainer, trainer_words.STEERING)
+    unknown_keys(cfg, RUN_KEYS, "method.run")
+    instantiable(cfg, "logger")
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
@@ -68,6 +63,39 @@ def steer(cfg: DictConfig) -> None:
     where(cfg)
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
+
+
+def unknown_keys(cfg: DictConfig, known: Collection[str], path: str = "") -> None:
+    """No key of the config, or of its section at `path`, that nothing reads, be it an interpolation."""
+    section = OmegaConf.select(cfg, path) if path else cfg
+    for key in section or ():
+        full = f"{path}.{key}" if path else str(key)
+        if key in known or re.search(rf"\$\{{[^}}]*\b{re.escape(full)}\b", OmegaConf.to_yaml(cfg)):
+            continue
+        near = get_close_matches(str(key), known, 1)
+        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+        raise ValueError(f"{full}={OmegaConf.select(cfg, full)} is used by nothing; {remedy}")
+
+
+def instantiable(cfg: DictConfig, group: str) -> None:
+    """The loggers or callbacks, by names of theirs: each has a class, which is installed."""
+    for name, section in (cfg.get(group) or {}).items():
+        if section is None:
+            continue
+        kind = section.get("_target_") if isinstance(section, DictConfig) else None
+        if kind is None:
+            raise ValueError(f"{group}.{name}={section} has no _target_, its class; choose one, as in {group}=[{name}]")
+        extra = EXTRAS.get(str(kind).rpartition(".")[2])
+        if extra is not None and find_spec(extra) is None:
+            raise ValueError(f"{group}.{name} needs {extra}: pip install 'zsteer[{extra}]'")
+
+
+def without_folder(cfg: DictConfig) -> None:
+    """Nothing that writes into the run's folder where there is none, but TensorBoard, which is not asked for."""
+    for group in ("logger", "callbacks"):
+        for name, section in (cfg.get(group) or {}).items():
+            if name != "tensorboard" and "${run_folder}" in OmegaConf.to_yaml(OmegaConf.create({"": section})):
+                raise ValueError(f"{group}.{name} writes into the run's folder; name one by folder=")
 
 
 def target(wanted: str, section: Mapping[str, Any], names: Sequence[str], owner: str = "the classifier") -> None:
@@ -106,9 +134,12 @@ def until(cfg: DictConfig) -> None:
 
 
 def where(cfg: DictConfig) -> None:
-    """Labels of the classifier, each true or false."""
+    """`auto`, or labels of the classifier, each true or false."""
+    if cfg.where == "auto":
+        return
     if not isinstance(cfg.where, Mapping | DictConfig | None):
-        raise ValueError(f"where={cfg.where!r} must map attributes to true or false, as in where={{Male: false}}")
+        example = "as in where={Male: false}"
+        raise ValueError(f"where={cfg.where!r} must be auto, or map attributes to true or false, {example}")
     names = attributes.steerable(cfg.classifier, "classifier")
     if not attributes.needs_regressor(cfg.classifier, cfg.target):
         names = attributes.resolve(cfg.classifier.attributes)
@@ -116,14 +147,6 @@ def where(cfg: DictConfig) -> None:
         attributes.find(str(name), names, key="where")
         if not isinstance(wanted, bool):
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
-
-
-def trainer(cfg: DictConfig, words: Mapping[str, str]) -> None:
-    """None of Lightning's words that would do nothing."""
-    for theirs, ours in words.items():
-        if cfg.trainer.get(theirs) not in (None, False):
-            remedy = "leave it out" if ours == "none" else f"use {ours}"
-            raise ValueError(f"trainer.{theirs}={cfg.trainer[theirs]} cannot be set; {remedy}")
 
 
 def unconditional(cfg: DictConfig) -> None:
@@ -137,17 +160,30 @@ def unconditional(cfg: DictConfig) -> None:
         )
 
 
+def sample(cfg: DictConfig) -> None:
+    """Check what is to be drawn.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    whole_number(cfg.num_images, "num_images", 1)
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
+    needed(cfg, "a picture", ["generator"])
+    if cfg.noise is not None:
+        existing_file(cfg.noise, "noise")
+
+
 def train_gan(cfg: DictConfig) -> None:
     """Check the settings of a GAN's training and of its networks.
 
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    training(cfg, "generator", "discriminator", "judge")
+    training(cfg, trainer_words.GAN, "generator", "discriminator", "judge")
     trained(cfg, "judge")
     # Without float16, whose range a penalty's gradients leave.
     choice(cfg.trainer.precision, "trainer.precision", ("auto", *PRECISIONS))
-    trainer(cfg, GAN_WORDS)
+    unknown_keys(cfg, SCORES_KEYS, "scores")
 
 
 def train_classifier(cfg: DictConfig) -> None:
@@ -156,17 +192,22 @@ def train_classifier(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    training(cfg, "classifier")
+    training(cfg, trainer_words.TRAINING, "classifier")
+    scheduler = OmegaConf.select(cfg, "training.scheduler._target_")
+    if scheduler is not None and "Plateau" in scheduler:
+        raise ValueError(f"training.scheduler={scheduler} goes by epochs, and a training is one; use schedule=")
     if "max_lr" in cfg.training:  # the module needs the data's names, and these the data, to be made
         real_number(cfg.training.max_lr, "training.max_lr", above=0.0)
 
 
-def training(cfg: DictConfig, *roles: str) -> None:
+def training(cfg: DictConfig, refused: Mapping[str, str], *roles: str) -> None:
     """What every training has, and the networks that take part in it."""
     whole_number(cfg.max_images, "max_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.checkpoint_minutes, "checkpoint_minutes", above=0.0)
-    trainer(cfg, TRAINING_WORDS)
+    trainer_words.check(cfg.trainer, refused)
+    for group in ("logger", "callbacks"):
+        instantiable(cfg, group)
     for role in roles:
         network(cfg, role)
     if cfg.ckpt_path is not None:
@@ -247,7 +288,7 @@ def invert(cfg: DictConfig) -> None:
     if not 0 < real_number(cfg.shell, "shell") <= 1:
         raise ValueError(f"shell={cfg.shell} must be a share of the samples, above 0 and at most 1")
     choice(cfg.trainer.precision, "trainer.precision", ("32-true", "64-true"))
-    trainer(cfg, {**STEERING_WORDS, "callbacks": "none"})
+    trainer_words.check(cfg.trainer, {**trainer_words.STEERING, "callbacks": trainer_words.LEAVE_OUT})
     if cfg.trainer.get("devices", 1) not in (1, "1"):
         raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: rows are not shared by devices here")
     for role in NETWORKS:
@@ -295,6 +336,7 @@ def network(cfg: DictConfig, role: str) -> None:
         return
     if section is None or OmegaConf.select(section, "network._target_") is None:
         raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
+    unknown_keys(cfg, NETWORK_KEYS, role)
     if role.partition(".")[0] in ("classifier", "judge") and section.get("attributes") is None:
         raise ValueError(f"{role}.attributes is missing; give 'celeba' or the list of names of its outputs")
     if OmegaConf.is_missing(section, "checkpoint"):

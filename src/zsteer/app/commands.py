@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from zsteer.app import checks
-from zsteer.app.composition import compose, experiments
-from zsteer.app.main import Check, Command, Perform, Result
+from zsteer.app.composition import compose, experiments, known_keys
+from zsteer.app.main import Check, Command, Outcome, Perform
 from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_main_process
 
@@ -21,8 +22,24 @@ Successor = Callable[[list[str]], "tuple[Command, list[str]] | None"]
 
 
 def command(check: Check, successor: Successor = lambda words: None) -> Callable[[Perform], Command]:
-    """Make a function of a config and a folder into the command of its name."""
-    return lambda perform: Command(perform.__name__, check, perform, successor)
+    """Make a function of a config and a folder into the command of its name, which refuses keys of others."""
+
+    def made(perform: Perform) -> Command:
+        name = perform.__name__
+
+        def checked(cfg: DictConfig) -> None:
+            checks.unknown_keys(cfg, known_keys(name))
+            check(cfg)
+
+        @wraps(perform)
+        def performed(cfg: DictConfig, folder: Path | None) -> Outcome:
+            if folder is not None and "run_folder" in cfg:
+                cfg.run_folder = str(folder)
+            return perform(cfg, folder)
+
+        return Command(name, checked, performed, successor)
+
+    return made
 
 
 @command(checks.steer)
@@ -30,19 +47,31 @@ def steer(cfg: DictConfig, folder: Path | None) -> "Steered":
     """Move noise along one attribute."""
     from zsteer.steering.history import NonFiniteScore
     from zsteer.steering.session import Session
+    from zsteer.training.loggers import open_loggers
 
-    session = Session(cfg)
-    job = session.job(cfg)
-    (history,) = session.steer([job])
-    try:
-        steered = session.measure(job, history)
-    except NonFiniteScore as error:
-        if folder is not None and is_main_process():
-            error.history.save(folder)
-        raise
-    if folder is not None and is_main_process():
-        steered.write(folder)
+    with open_loggers(cfg, folder) as loggers:
+        session = Session(cfg)
+        job = session.job(cfg)
+        (history,) = session.steer([job])
+        try:
+            steered = session.measure(job, history)
+        except NonFiniteScore as error:
+            if folder is not None and is_main_process():
+                error.history.save(folder)
+            raise
+        if is_main_process():
+            steered.log(loggers)
+            if folder is not None:
+                steered.write(folder)
     return steered
+
+
+@command(checks.sample)
+def sample(cfg: DictConfig, folder: Path | None) -> Outcome:
+    """Draw images of a generator."""
+    from zsteer.steering.samples import draw_samples
+
+    return draw_samples(cfg, folder)
 
 
 @command(checks.invert)
@@ -57,7 +86,7 @@ def invert(cfg: DictConfig, folder: Path | None, image: Any = None) -> "Inverted
 
 
 @command(checks.train_gan)
-def train_gan(cfg: DictConfig, folder: Path | None) -> Result:
+def train_gan(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Train a GAN on faces."""
     from zsteer.gan.training import train
 
@@ -65,7 +94,7 @@ def train_gan(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.train_classifier)
-def train_classifier(cfg: DictConfig, folder: Path | None) -> Result:
+def train_classifier(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Train an attribute classifier, or a judge."""
     from zsteer.classifier.training import train
 
@@ -73,7 +102,7 @@ def train_classifier(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.prepare_data)
-def prepare_data(cfg: DictConfig, folder: Path | None) -> Result:
+def prepare_data(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Convert a data set once into an image store."""
     from zsteer.data.faces import prepare_store
 
@@ -81,7 +110,7 @@ def prepare_data(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.compare)
-def compare(cfg: DictConfig, folder: Path | None) -> Result:
+def compare(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Compare steering methods at equal judged gain."""
     jobs = {name: [contender(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
     from zsteer.evaluation.comparison import compare
@@ -94,14 +123,14 @@ def contender(cfg: DictConfig, words: Sequence[str], target: str) -> DictConfig:
     job = compose("steer", [*words, f"target={target}"], inside=True)
     for key in checks.SHARED_BY_CONTENDERS:
         job[key] = cfg[key]
-    checks.steer(job)
+    steer.check(job)
     if not needs_regressor(job.classifier, target):
         job.where = {target: job.edit != "add"}  # from images that lack what is wanted, as the classifier sees them
     return job
 
 
 @command(checks.directions)
-def directions(cfg: DictConfig, folder: Path | None) -> Result:
+def directions(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Name a source's directions by what the judge sees them do."""
     from zsteer.evaluation.directions import name_directions
 
@@ -126,7 +155,7 @@ def _moved_from_evaluate(words: list[str]) -> tuple[Command, list[str]] | None:
 
 
 @command(checks.evaluate, _moved_from_evaluate)
-def evaluate(cfg: DictConfig, folder: Path | None) -> Result:
+def evaluate(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Score a classifier, a judge or a generator."""
     if cfg.what == "generator":
         from zsteer.evaluation.generators import score_generator
@@ -138,7 +167,7 @@ def evaluate(cfg: DictConfig, folder: Path | None) -> Result:
 
 
 @command(checks.summarize)
-def summarize(cfg: DictConfig, folder: Path | None) -> Result:
+def summarize(cfg: DictConfig, folder: Path | None) -> Outcome:
     """A sweep's folder into one table and its pictures."""
     from zsteer.sweeps.summary import summarize
 

@@ -10,13 +10,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from zsteer.data.attributes import resolve
 from zsteer.files import BUNDLE, is_main_process, slug
-from zsteer.sweeps.hydra_internals import hydra_of
+from zsteer.runs import is_run
+from zsteer.settings import NETWORKS
+from zsteer.sweeps.hydra_internals import hydra_of, written
 
 PACKAGE = Path(__file__).parents[1]
 # A wheel carries the configs inside the package; a clone has them at its root.
@@ -38,6 +42,19 @@ def run_name() -> str:
     return os.environ["ZSTEER_RUN"]
 
 
+def job_name(words: Sequence[str]) -> str:
+    """A job of a sweep as a file name: its words, what was swept before what the whole command was given."""
+    return slug(sorted(words, key=lambda word: word in sys.argv))
+
+
+def explained(script: str) -> str:
+    """What a script's config says of its keys, without the choice of groups and Hydra's own section; for `--help`."""
+    blocks = (CONFIGS / f"{script}.yaml").read_text().split("\n\n")
+    head, _, _ = blocks[0].partition("defaults:")
+    own = [block for block in blocks[1:] if not block.startswith("hydra:")]
+    return "\n\n".join([head.rstrip(), *own]).replace("$", "$$")  # which Hydra takes for its own
+
+
 def accelerator() -> str:
     """`gpu` where torch sees a CUDA device, else `cpu`."""
     import torch
@@ -45,12 +62,28 @@ def accelerator() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
+def widths_up_to(size: int, widths: Sequence[int]) -> list[int]:
+    """The first of a network's widths at 4, 8, 16, ... pixels, up to images of `size`.
+
+    Raises:
+        ValueError: that is none of these sizes.
+    """
+    sizes = [4 << level for level in range(1, len(widths))]
+    if size not in sizes:
+        raise ValueError(f"data.size={size} must be one of {', '.join(map(str, sizes))}, or give network.widths")
+    return list(widths[: sizes.index(size) + 2])
+
+
 RESOLVERS = {
     "accelerator": accelerator,
-    "slug": slug,
+    "explained": explained,
+    "job_name": job_name,
+    "name_of": lambda path: None if path is None else Path(path).name,
     "reciprocal": lambda number: 1 / number,
     "plus": lambda one, other: one + other,
     "times": lambda one, other: one * other,
+    "outputs": lambda attributes: len(resolve(attributes)),
+    "widths": widths_up_to,
     "bundled": lambda name: str(BUNDLE / name),
 }
 for _name, _function in RESOLVERS.items():
@@ -64,16 +97,37 @@ def experiments(script: str) -> list[str]:
 
 
 def in_full(script: str, words: Sequence[str]) -> list[str]:
-    """The words of a command line with its presets' names in full: `experiment=tutorial` means `steer`'s own."""
+    """The words of a command line with short forms in full.
+
+    `experiment=tutorial` means `steer`'s own preset, and `generator=RUN`, a folder, `generator.checkpoint=RUN`.
+    """
     known = experiments(script)
 
     def full(word: str) -> str:
         key, equals, names = word.partition("=")
-        if key != "experiment" or not equals:
-            return word
-        return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
+        if key == "experiment" and equals:
+            return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
+        unquoted = names.strip("'\"")
+        runs = [unquoted] if is_run(unquoted) else names.split(",")
+        if key in NETWORKS and all(map(is_run, runs)):
+            return f"{key}.checkpoint={','.join(map(written, runs))}"
+        return word
 
     return [full(word) for word in words]
+
+
+@cache
+def known_keys(script: str) -> frozenset[str]:
+    """The keys of a script's config, read from its file: to compose it once more would take a tenth of a second."""
+    content = OmegaConf.load(CONFIGS / f"{script}.yaml")
+    groups = {key for default in content.defaults if not isinstance(default, str) for key in default}
+    placed = {group for group in groups if (CONFIGS / group).is_dir() and not _packages(CONFIGS / group)}
+    return frozenset({*map(str, content), *placed} - {"defaults", "hydra"})
+
+
+def _packages(group: Path) -> bool:
+    """Whether a group's files say where in the config they belong, which else is under the group's name."""
+    return all(path.read_text().startswith("# @package") for path in group.rglob("*.yaml"))
 
 
 @contextmanager

@@ -4,13 +4,16 @@ A command's config is composed by Hydra, checked, and performed; what goes wrong
 torch, so that `--help` and errors of composing and checking come at once.
 """
 
+import logging
 import os
 import re
+import shlex
+import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,15 +28,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import zsteer
+from zsteer.app.checks import without_folder
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
-from zsteer.files import atomic_write, is_main_process
+from zsteer.app.process import end_with_parent, unfailing_streams
+from zsteer.files import LAST_CHECKPOINT, atomic_write, is_main_process
+from zsteer.locks import FILE as LOCK
+from zsteer.locks import in_use
+from zsteer.runs import put_files
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
 from zsteer.sweeps.launching import objective_of
 
 
 @runtime_checkable
-class Result(Protocol):
+class Outcome(Protocol):
     """What a command gives."""
 
     @property
@@ -47,7 +56,7 @@ class Result(Protocol):
 
 
 Check = Callable[[DictConfig], None]
-Perform = Callable[..., Result]  # of a config, a folder or None, and perhaps objects by name
+Perform = Callable[..., Outcome]  # of a config, a folder or None, and perhaps objects by name
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,12 @@ class Command:
     perform: Perform
     successor: Callable[[list[str]], "tuple[Command, list[str]] | None"] = lambda words: None
 
+    @unfailing_streams()
     def __call__(self) -> None:
         """Run as the command line says; one line per failure that a user can put right, and exit code 1.
 
-        Ended by Ctrl-C or SIGTERM, it says so, and its exit code is 130 or 143.
+        Ended by Ctrl-C or SIGTERM, it says so, and its exit code is 130 or 143. Of the processes that end together, the
+        first says so.
 
         A sweep is summarized whatever became of its jobs. `HYDRA_FULL_ERROR=1` shows tracebacks.
         """
@@ -80,14 +91,19 @@ class Command:
             sys.argv[0] = str(script.with_name(script.name.replace(self.name, command.name)))
             sys.argv[1:] = [f"hydra.job.name={self.name}", *words]
             return command()
+        if "--version" in sys.argv[1:]:
+            return print(f"zsteer {zsteer.__version__}")
         ignore_lightnings_warnings()
+        typed = list(sys.argv)
+        end_with_parent()
         handler = signal.signal(signal.SIGTERM, terminate)
         call = Call()
         task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Task(self, call))
-        verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        verbose = os.environ.get("ZSTEER_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR")) == "1"
         try:
             sys.argv[1:] = in_full(self.name, resumable(sys.argv[1:], call))
-            with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra then leaves its errors to us
+            # Hydra then leaves its errors to us; processes that this one starts see the other, and what the user wants.
+            with env_override({"HYDRA_FULL_ERROR": "1", "ZSTEER_FULL_ERROR": str(int(verbose))}):
                 try:
                     task()
                 finally:
@@ -97,13 +113,24 @@ class Command:
         except (*USER_ERRORS, FolderTaken) as error:
             if verbose:
                 raise
+            if isinstance(error, InterruptedError | KeyboardInterrupt) and not is_main_process():
+                return  # with code 0: for any other, Lightning would kill the first process before it has ended
             for line in call.failures or [describe(named_folder(error, call))]:
                 print(f"error: {line}", file=sys.stderr)
+            if exit_code(error) > 1 and (word := going_on(call)) is not None:
+                print(f"to go on: {command_line(typed, word)}", file=sys.stderr)
             sys.exit(exit_code(error))
         finally:
+            _kept.close()
             if handler is not None:  # one that was not set from Python
                 signal.signal(signal.SIGTERM, handler)
 
+    def ready(self, cfg: DictConfig, words: Sequence[str]) -> None:
+        """Put files in place of the runs that a config names, and check it."""
+        put_files(cfg, words)
+        self.check(cfg)
+
+    @unfailing_streams()
     def from_python(
         self,
         words: Sequence[str],
@@ -129,19 +156,24 @@ class Command:
         with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
             refuse_hydras_words(self.name, words)
             cfg = compose(self.name, words, inside=True)
-            self.check(cfg)
+            self.ready(cfg, words)
             with _torch_state_kept():
                 perform = partial(self.perform, **objects)
                 if folder is None:
+                    without_folder(cfg)
                     return perform(cfg, None)
                 folder = Path(folder)
-                refuse_completed(folder, "folder")
-                try:
-                    write_config(folder, cfg, words)
-                except OSError as error:
-                    raise ValueError(f"folder={folder} cannot be written ({error.strerror}); name another") from error
-                with recorded(folder):
-                    return perform(cfg, folder)
+                with ExitStack() as kept:
+                    try:
+                        kept.enter_context(in_use(folder, "folder"))
+                        refuse_completed(folder, "folder")
+                        write_config(folder, cfg, words)
+                    except OSError as error:
+                        raise ValueError(
+                            f"folder={folder} cannot be written ({error.strerror}); name another"
+                        ) from error
+                    with recorded(folder):
+                        return perform(cfg, folder)
 
 
 def refuse_hydras_words(script: str, words: Sequence[str]) -> None:
@@ -170,20 +202,35 @@ class Task:
     def __call__(self, cfg: DictConfig) -> Any:
         hydra_cfg = HydraConfig.get()
         folder = Path(hydra_cfg.runtime.output_dir)
-        self.call.started = True
+        self.call.started, self.call.folder = True, folder
         swept = hydra_cfg.mode == RunMode.MULTIRUN
         if swept:
             self.call.sweep = Path(hydra_cfg.sweep.dir)
+        if not swept:
+            self.refuse_at_once(cfg, folder)
         try:
-            with recorded(folder):
-                self.refuse_sweep_words(cfg, swept)
-                self.command.check(cfg)
+            # Hydra's own launchers and submitit's come here; a single run has its folder already.
+            with in_use(folder, "hydra.sweep.dir") if swept else nullcontext(), recorded(folder):
+                if swept:
+                    self.refuse_sweep_words(cfg, swept)
+                    self.command.ready(cfg, hydra_cfg.overrides.task)
                 result = self.command.perform(cfg, folder)
                 if is_main_process():
                     print(result.report(folder))
                 return objective_of(result.metrics, cfg)
         except BaseException as error:
             self.call.failures.append(f"{folder.name if swept else ''}{': ' if swept else ''}{describe(error)}")
+            raise
+
+    def refuse_at_once(self, cfg: DictConfig, folder: Path) -> None:
+        """Check a single run, which leaves no folder if it is refused: there is nothing in it but its config."""
+        try:
+            self.refuse_sweep_words(cfg, swept=False)
+            self.command.ready(cfg, HydraConfig.get().overrides.task)
+        except Exception as error:
+            self.call.failures.append(describe(error))
+            if is_main_process() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
+                shutil.rmtree(folder)
             raise
 
     def refuse_sweep_words(self, cfg: DictConfig, swept: bool) -> None:
@@ -218,30 +265,76 @@ def resumable(words: Sequence[str], call: Call) -> list[str]:
     return [*rest, word_of("hydra.sweep.dir", folder)]
 
 
+def going_on(call: Call) -> str | None:
+    """The word by which what was interrupted goes on: a sweep, or a training that has saved something."""
+    if call.sweep is not None:
+        return word_of("resume", str(call.sweep))
+    if call.folder is not None and is_main_process() and (call.folder / LAST_CHECKPOINT).is_file():
+        return word_of("ckpt_path", str(call.folder / LAST_CHECKPOINT))
+    return None
+
+
+def command_line(typed: Sequence[str], word: str) -> str:
+    """What to type for the same command with one more word, which takes the place of its like."""
+    script, *words = typed
+    python = [sys.orig_argv[0]] if script.endswith(".py") else []
+    key = word.partition("=")[0]
+    return shlex.join([*python, script, *(other for other in words if not other.startswith(f"{key}=")), word])
+
+
 class FolderTaken(BaseException):
-    """A run's folder holds a completed run. Of what is an Exception, Hydra would make a warning."""
+    """A folder that this command cannot have. Of what is an Exception, Hydra would make a warning."""
 
 
-class RefuseCompleted(Callback):
-    """Looks at a run's folder, whoever named it, before Hydra writes this run's config over a completed one's."""
+# The folders of the command that runs: Hydra makes the callback that takes them, out of the command's reach.
+_kept = ExitStack()
+
+
+class TakeFolder(Callback):
+    """Takes a run's or a sweep's folder, whoever named it, before Hydra writes this run's config over another's."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """
         Raises:
-            FolderTaken: it holds one.
+            FolderTaken: it holds a completed run, another run is at work in it, or it cannot be written.
         """
+        self._take(Path(config.hydra.run.dir), "hydra.run.dir", refuse_completed)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """
+        Raises:
+            FolderTaken: another sweep is at work in it, or it cannot be written.
+        """
+        self._take(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+
+    def _take(self, folder: Path, key: str, check: Callable[[Path, str], None] = lambda folder, key: None) -> None:
         try:
-            refuse_completed(Path(config.hydra.run.dir), "hydra.run.dir")
+            _kept.enter_context(in_use(folder, key))
+            check(folder, key)
+        except OSError as error:
+            raise FolderTaken(unwritable(error, key)) from None
         except ValueError as error:
             raise FolderTaken(str(error)) from None
+
+
+class OwnSearch(Callback):
+    """Has `hydra/sweeper=optuna`, wherever it was written, name the sweeper that goes on with a search."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
+            config.hydra.sweeper._target_ = "hydra_plugins.zsteer_launchers.SearchSweeper"
 
 
 def named_folder(error: BaseException, call: Call) -> BaseException:
     """The error, or one that names the key of the folder where it came from a folder that cannot be written."""
     if isinstance(error, OSError) and not isinstance(error, HydraException) and not call.started:
-        key = "hydra.sweep.dir" if call.sweep else "hydra.run.dir"
-        return ValueError(f"{key}: cannot write {error.filename} ({error.strerror}); name another folder")
+        return ValueError(unwritable(error, "hydra.sweep.dir" if call.sweep else "hydra.run.dir"))
     return error
+
+
+def unwritable(error: OSError, key: str) -> str:
+    """What to say of a folder that cannot be written; for its own files Hydra gives no name."""
+    return f"{key}: cannot write {error.filename or 'the config'} ({error.strerror}); name another folder"
 
 
 def summarize_sweep(call: Call) -> None:
@@ -268,13 +361,16 @@ def ignore_lightnings_warnings() -> None:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Leave environment variables and warning filters as they were; Lightning sets some of both."""
-    before = dict(os.environ)
+    """Leave environment variables and warning filters as they were; Lightning sets some of both, and advertises."""
+    before, lightning = dict(os.environ), logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = lightning.level
     try:
         with warnings.catch_warnings():
             ignore_lightnings_warnings()
+            lightning.setLevel(max(level, logging.WARNING))
             yield
     finally:
+        lightning.setLevel(level)
         os.environ.clear()
         os.environ.update(before)
 

@@ -1,9 +1,10 @@
 """How well a network tells attributes, each by itself."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional import r2_score
@@ -14,10 +15,14 @@ from zsteer.statistics import mean_known
 
 Figures = dict[str, dict[str, float | None]]  # figure → attribute → value
 Scale = Sequence[float]  # mean and standard deviation
+LABELS_FIGURES = ("accuracy", "balanced_accuracy", "f1", "average_precision", "calibration_error")
+CONTINUOUS_FIGURES = ("r2", "mean_absolute_error")
 
 
 class AttributeMetrics(Metric):
     """Figures of each attribute, from a network's outputs; exact over uneven shards.
+
+    Images whose target is NaN, which is missing, are left out, and figures of none are None.
 
     Of a label (0 or 1): accuracy, balanced accuracy, F1, the logit's average precision, and the expected calibration
     error of its probability (15 bins; Guo et al. 2017, eq. 5). Where all images have an attribute, or none, balanced
@@ -38,6 +43,12 @@ class AttributeMetrics(Metric):
         self.add_state("outputs", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """What `compute` gives, as far as it can be known."""
+        labels, continuous = len(self.scales) < len(self.names), bool(self.scales)
+        return LABELS_FIGURES * labels + CONTINUOUS_FIGURES * continuous
+
     def update(self, outputs: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> None:
         self.outputs.append(outputs.detach().float())
         self.targets.append(targets.float())
@@ -51,14 +62,10 @@ class AttributeMetrics(Metric):
         )
         figures: Figures = {}
         if labels:
-            figures |= self._by_name(labels, _label_figures(outputs[:, labels], targets[:, labels] > 0.5))
+            figures |= self._by_name(labels, _label_figures(outputs[:, labels], targets[:, labels]))
         if continuous:
-            o, t = outputs[:, continuous].double(), targets[:, continuous].double()
-            deviation = torch.tensor([self.scales[self.names[column]][1] for column in continuous], device=t.device)
-            columns = {
-                "r2": r2_score(o, t, multioutput="raw_values").reshape(-1).tolist(),
-                "mean_absolute_error": ((o - t).abs().mean(dim=0) * deviation).tolist(),
-            }
+            deviations = [self.scales[self.names[column]][1] for column in continuous]
+            columns = _continuous_figures(outputs[:, continuous].double(), targets[:, continuous].double(), deviations)
             figures |= self._by_name(continuous, columns)
         return figures
 
@@ -67,29 +74,46 @@ class AttributeMetrics(Metric):
         return {figure: dict(zip(names, values, strict=True)) for figure, values in figures.items()}
 
 
-def _label_figures(logits: Float[Tensor, "n k"], present: Bool[Tensor, "n k"]) -> dict[str, list[float | None]]:
-    right = (logits > 0) == present
-    rates = torch.stack([_share(right & state, state) for state in (present, ~present)])
-    precision = [
-        binary_average_precision(column, state.long()).item() if state.any() else None
-        for column, state in zip(logits.T, present.T, strict=True)
+def _label_figures(logits: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]) -> dict[str, list[float | None]]:
+    known, seen = ~targets.isnan(), logits > 0
+    present, absent = targets > 0.5, targets <= 0.5
+    right = (seen & present) | (~seen & absent)
+    rates = torch.stack([_share(right & state, state) for state in (present, absent)])
+    f1 = _share(2 * (seen & present), (seen & known).int() + present.int())
+    columns = [
+        (column[those], state[those].long()) for column, state, those in zip(logits.T, present.T, known.T, strict=True)
     ]
-    f1 = (2 * (right & present).sum(dim=0).double() / ((logits > 0).sum(dim=0) + present.sum(dim=0))).tolist()
-    calibration = [
-        binary_calibration_error(column.sigmoid(), state.long(), n_bins=15).item()
-        for column, state in zip(logits.T, present.T, strict=True)
-    ]
-    return {
-        "accuracy": right.double().mean(dim=0).tolist(),
-        "balanced_accuracy": rates.nanmean(dim=0).tolist(),
-        "f1": [value if state.any() else None for value, state in zip(f1, present.T, strict=True)],
-        "average_precision": precision,
-        "calibration_error": calibration,
-    }
+    values = (
+        _known(_share(right, known)),
+        _known(rates.nanmean(dim=0)),
+        _known(f1.where(present.any(dim=0), torch.nan)),
+        [binary_average_precision(column, state).item() if state.any() else None for column, state in columns],
+        [
+            binary_calibration_error(column.sigmoid(), state, n_bins=15).item() if len(state) else None
+            for column, state in columns
+        ],
+    )
+    return dict(zip(LABELS_FIGURES, values, strict=True))
 
 
-def _share(part: Bool[Tensor, "n k"], whole: Bool[Tensor, "n k"]) -> Float[Tensor, " k"]:
+def _continuous_figures(
+    outputs: Float[Tensor, "n k"], targets: Float[Tensor, "n k"], deviations: Sequence[float]
+) -> dict[str, list[float | None]]:
+    known = ~targets.isnan()
+    r2 = [
+        r2_score(o[those], t[those]).item() if those.sum() > 1 else None
+        for o, t, those in zip(outputs.T, targets.T, known.T, strict=True)
+    ]
+    errors = (outputs - targets).abs().nanmean(dim=0) * torch.tensor(deviations, device=targets.device)
+    return dict(zip(CONTINUOUS_FIGURES, (r2, _known(errors)), strict=True))
+
+
+def _share(part: Shaped[Tensor, "n k"], whole: Shaped[Tensor, "n k"]) -> Float[Tensor, " k"]:
     return part.sum(dim=0).double() / whole.sum(dim=0)  # NaN of nothing
+
+
+def _known(values: Float[Tensor, " k"]) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def means(figures: Figures) -> dict[str, float | None]:

@@ -1,12 +1,14 @@
 """Training of attribute classifiers and regressors: the LightningModule."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics.utilities import dim_zero_cat
@@ -14,20 +16,28 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zsteer.classifier.losses import attribute_loss
 from zsteer.classifier.metrics import AttributeMetrics, Figures, Scale, means
-from zsteer.optimizers import OptimizerFactory
+from zsteer.networks.inference import channels_last
+from zsteer.optimizers import OptimizerFactory, SchedulerFactory
 from zsteer.settings import real_number
+
+# A rise of exactly one step, as a tenth of ten is, would divide by zero.
+ONE_CYCLE = partial(OneCycleLR, pct_start=0.1 + 1e-9)
+# What some schedules of torch's call the number of their steps, which is the run's, whatever a checkpoint's was.
+LENGTHS = ("total_steps", "T_max")
 
 
 class ClassifierModule(LightningModule):
     """Train a network of K outputs: a logit for each label, a standardised number for each continuous target.
 
-    The losses are the binary cross entropy and the squared error; the learning rate goes through one cycle (Smith &
-    Topin 2018).
+    The losses are the binary cross entropy and the squared error.
 
     Args:
         names: of the K attributes, in the order of the outputs.
+        max_lr: what a schedule with a peak has for it.
+        scheduler: of the learning rate, at each step; one cycle (Smith & Topin 2018), which peaks after a tenth of the
+            training, unless given. What has a `max_lr`, `total_steps` or `T_max` is told them. Null leaves the rate to
+            the optimizer.
         scales: mean and standard deviation of each continuous target, by which the data standardise it.
-        max_lr: peak of the learning rate, reached after a tenth of the training.
         augment: of the training images, `[n, 3, h, w]` in [-1, 1].
         rates: how often each label is 1 in the training images, to weigh both of its states alike; null weighs all
             images alike.
@@ -45,6 +55,7 @@ class ClassifierModule(LightningModule):
         names: Sequence[str],
         optimizer: OptimizerFactory,
         max_lr: float = 2e-3,
+        scheduler: SchedulerFactory | None = ONE_CYCLE,
         scales: Mapping[str, Scale] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         rates: Sequence[float] | None = None,
@@ -52,9 +63,9 @@ class ClassifierModule(LightningModule):
         super().__init__()
         real_number(max_lr, "training.max_lr", above=0.0)
         self.augment = augment
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = channels_last(network)
         self.names = tuple(names)
-        self.optimizer_factory = optimizer
+        self.optimizer_factory, self.scheduler_factory = optimizer, scheduler
         self.max_lr = max_lr
         self.metrics = AttributeMetrics(names, scales)
         mask = torch.tensor([name in self.metrics.scales for name in names])
@@ -65,6 +76,9 @@ class ClassifierModule(LightningModule):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
         return self.network(images)
+
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         images, targets = batch
@@ -80,6 +94,11 @@ class ClassifierModule(LightningModule):
 
     test_step = validation_step
 
+    @property
+    def monitored(self) -> list[str]:
+        """The figures that a callback can monitor."""
+        return [*(f"val/{name}" for name in ("loss", *self.metrics.figure_names)), "train/loss"]
+
     def on_validation_epoch_end(self) -> None:
         self._finish("val")
 
@@ -87,17 +106,23 @@ class ClassifierModule(LightningModule):
         self._draw_curves()
         self._finish("test")
 
+    def _seen(self) -> tuple[Tensor, Tensor]:
+        """Outputs and targets `[n, K]` of all processes since the metrics were reset."""
+        with self.metrics.sync_context(dist_sync_fn=gather_all_tensors):
+            return dim_zero_cat(self.metrics.outputs), dim_zero_cat(self.metrics.targets)
+
     def _draw_curves(self) -> None:
         """Each label's precision and recall at every threshold, in TensorBoard."""
-        with self.metrics.sync_context(dist_sync_fn=gather_all_tensors):
-            outputs, targets = dim_zero_cat(self.metrics.outputs), dim_zero_cat(self.metrics.targets)
+        outputs, targets = self._seen()
         for logger in (logger for logger in self.loggers if isinstance(logger, TensorBoardLogger)):
             for column, name in enumerate(self.names):
-                if not self.continuous[column]:
-                    curve = targets[:, column] > 0.5, outputs[:, column].sigmoid()
+                known = ~targets[:, column].isnan()
+                if not self.continuous[column] and known.any():
+                    curve = targets[known, column] > 0.5, outputs[known, column].sigmoid()
                     logger.experiment.add_pr_curve(f"test/{name}", *curve, global_step=self.global_step)
 
     def _finish(self, stage: str) -> None:
+        self.log(f"{stage}/loss", attribute_loss(*self._seen(), self.continuous, self.rates))
         self.figures = self.metrics.compute()
         self.metrics.reset()
         for figure, value in means(self.figures).items():
@@ -106,27 +131,25 @@ class ClassifierModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self._ended_epochs = checkpoint["epoch"]
+        for state in checkpoint["lr_schedulers"]:  # which take up their place, not the length of the run before
+            for name in (*LENGTHS, "_schedule_phases"):
+                state.pop(name, None)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer_factory(self.parameters())
-        # A run that goes on with one that ended is that one's next epoch; its cycle is its own.
+        mixed = "mixed" in str(self.trainer.precision)
+        if mixed and self.trainer.gradient_clip_val is not None and optimizer.defaults.get("fused"):
+            raise ValueError(
+                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} cannot clip for a fused optimizer under "
+                f"trainer.precision={self.trainer.precision}; add training.optimizer.fused=false"
+            )
+        if self.scheduler_factory is None:
+            return optimizer
+        # A run that goes on with one that ended is that one's next epoch; its schedule is its own.
         epochs = self.trainer.max_epochs or 1
         total = int(self.trainer.estimated_stepping_batches) // epochs * (epochs - self._ended_epochs)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": Cycle(optimizer, self.max_lr, total), "interval": "step"},
-        }
-
-
-class Cycle(OneCycleLR):
-    """One cycle of the learning rate, as long as this run, which may be longer than the one that it goes on with."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, max_lr: float, total_steps: int):
-        rise = 0.1 + 1e-9  # a rise of exactly one step, as a tenth of ten is, would divide by zero
-        super().__init__(optimizer, max_lr, total_steps=total_steps, pct_start=rise)
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Take up the place in the cycle, not its length."""
-        super().load_state_dict(
-            {key: state_dict[key] for key in state_dict.keys() - {"total_steps", "_schedule_phases"}}
-        )
+        known = {"max_lr": self.max_lr, **dict.fromkeys(LENGTHS, total)}
+        given = getattr(self.scheduler_factory, "keywords", {})
+        asked = [name for name in inspect.signature(self.scheduler_factory).parameters if name not in given]
+        scheduler = self.scheduler_factory(optimizer, **{name: known[name] for name in asked if name in known})
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -9,7 +9,8 @@ from pytorch_lightning import seed_everything
 
 from zsteer.classifier.metrics import means
 from zsteer.networks.loading import load_classifier
-from zsteer.training.fitting import ended_epochs, told_of_termination, trainer_of
+from zsteer.training.fitting import chosen_callbacks, ended_epochs, ending_between_steps, trainer_of
+from zsteer.training.loggers import log_figures, log_settings, open_loggers
 from zsteer.training.results import Trained
 
 
@@ -17,25 +18,31 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     """Train an attribute classifier; the folder gets its weights, `metrics.json`, events and checkpoints."""
     seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)
+    data.require_targets()
     cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
     classifier = load_classifier(cfg.classifier, "classifier", data.example)
     balanced = {"rates": data.rates} if cfg.balanced else {}
     network = classifier.network.train()
     module = instantiate(cfg.training, network=network, names=classifier.names, scales=data.scales, **balanced)
     data.indices_of("test")  # without images to test on, hours of training would end in an error
-    trainer = trainer_of(cfg, folder, ended_epochs=ended_epochs(cfg.ckpt_path, module))
-    with told_of_termination(trainer):
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    trainer.test(module, data, verbose=False)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    figures = {f"test_{name}": value for name, value in means(module.figures).items()}
-    trained = Trained(
-        "classifier",
-        module.network.eval(),
-        metrics={"num_images": data.num_images, **figures},
-        config=config,
-        details={"attributes": module.figures, "scales": data.scales},
-    )
-    if folder is not None and trainer.is_global_zero:
-        trained.write(folder)
+    callbacks = chosen_callbacks(cfg, module.monitored)
+    ended = ended_epochs(cfg.ckpt_path, module)
+    with open_loggers(cfg, folder) as loggers:
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        log_settings(loggers, config)
+        trainer = trainer_of(cfg, folder, loggers, *callbacks, ended_epochs=ended)
+        with ending_between_steps(trainer):
+            trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        trainer.test(module, data, verbose=False)
+        figures = {f"test_{name}": value for name, value in means(module.figures).items()}
+        trained = Trained(
+            "classifier",
+            module.network.eval(),
+            metrics={"num_images": data.num_images, **figures},
+            config=config,
+            details={"attributes": module.figures, "scales": data.scales},
+        )
+        if folder is not None and trainer.is_global_zero:
+            trained.write(folder)
+        log_figures(loggers, config, trained.metrics, trainer.global_step)
     return trained

@@ -131,6 +131,17 @@ def find(name: str, names: Sequence[str], key: str = "target", owner: str = "the
     raise ValueError(f"{key}={name!r} is not an attribute of {owner}; {hint}")
 
 
+def colliding(names: Sequence[str]) -> tuple[str, str] | None:
+    """The first two names that are spellings of one attribute."""
+    first: dict[str, str] = {}
+    for name in names:
+        key = _key(canonical(name))
+        if key in first:
+            return first[key], name
+        first[key] = name
+    return None
+
+
 def resolve(names: Any, key: str = "classifier.attributes") -> tuple[str, ...]:
     """The names that a config's `attributes` stands for: `celeba` for CelebA's forty, or the names themselves.
 
@@ -144,7 +155,7 @@ def resolve(names: Any, key: str = "classifier.attributes") -> tuple[str, ...]:
     if not isinstance(names, Sequence):
         raise ValueError(f"{key}={names} must be 'celeba' or a list of names")
     resolved = tuple(canonical(name) for name in names)
-    if not resolved or len({_key(name) for name in resolved}) < len(resolved):
+    if not resolved or colliding(resolved):
         raise ValueError(f"{key}={list(names)} must be a list of one or more different names")
     return resolved
 
@@ -193,11 +204,19 @@ def steerable(section: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """All attributes that a classifier's config section can be asked for, those of its `regressor` last.
 
     Raises:
-        ValueError: as `resolve`.
+        ValueError: as `resolve`, or both have an attribute.
     """
     names = resolve(section["attributes"], f"{key}.attributes")
     regressor = section.get("regressor")
-    return names if regressor is None else names + resolve(regressor["attributes"], f"{key}.regressor.attributes")
+    if regressor is None:
+        return names
+    names += resolve(regressor["attributes"], f"{key}.regressor.attributes")
+    if twins := colliding(names):
+        raise ValueError(
+            f"{key}.attributes and {key}.regressor.attributes both have {twins[0]!r}; leave the regressor out by "
+            f"~{key}.regressor"
+        )
+    return names
 
 
 def _has(section: Mapping[str, Any], name: str) -> bool:

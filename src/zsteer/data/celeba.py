@@ -4,31 +4,28 @@ Liu et al., "Deep Learning Face Attributes in the Wild", ICCV 2015. Of its files
 and the partition are read.
 """
 
-import io
 import json
 import os
 import warnings
-import zipfile
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from zsteer.data.attributes import CELEBA, canonical
-from zsteer.data.photos import fitted, open_photo
+from zsteer.data.images import decode_image, has_images, open_images
+from zsteer.data.photos import fitted
 from zsteer.data.store import ImageStore, build_store, check_writable, is_complete
-from zsteer.files import atomic_write
+from zsteer.files import atomic_write, read_json
 from zsteer.settings import whole_number
 
 SIZE = 64
-ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
-PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
-# Kaggle's archive has the folder twice.
-FOLDERS = ("img_align_celeba/img_align_celeba", "img_align_celeba")
-ZIP = "img_align_celeba.zip"
+# Beside one another, or each where CelebA's own folders have it. Kaggle's archive has that of the images twice.
+ATTRIBUTES = [f"{place}list_attr_celeba.{kind}" for place in ("", "anno/") for kind in ("txt", "csv")]
+PARTITION = [f"{place}list_eval_partition.{kind}" for place in ("", "eval/", "anno/") for kind in ("txt", "csv")]
+FOLDERS = [f"{place}img_align_celeba{again}" for place in ("", "img/") for again in ("/img_align_celeba", "")]
+ZIPS = [f"{place}img_align_celeba.zip" for place in ("", "img/")]
 
 
 @dataclass(frozen=True)
@@ -64,17 +61,20 @@ def by_hand(root: Path) -> str:
 
 
 def find_sources(root: str | os.PathLike) -> Sources:
-    """Find CelebA's files in `<root>/celeba`, or in `root` where there is no such folder.
+    """Find CelebA's files in `<root>/celeba`, or in `root` where there is no such folder; in upper or lower case.
+
+    They lie there as they are distributed (in `Anno`, `Eval` and `Img`), or as torchvision or Kaggle have them.
 
     Raises:
         FileNotFoundError: the message lists what was found and what is missing, and how to get it.
     """
-    root = Path(root)
-    base = root / "celeba" if (root / "celeba").is_dir() else root
-    attributes = _first(base / name for name in ATTRIBUTES if (base / name).is_file())
-    partition = _first(base / name for name in PARTITION if (base / name).is_file())
-    folder = _first(base / name for name in FOLDERS if _has_images(base / name))
-    images = folder or _first(path for path in [base / ZIP] if path.is_file())
+    root = base = Path(root)
+    while (inner := _below(base, "celeba")) is not None and inner.is_dir():
+        base = inner
+    attributes = _first(path for path in _all_below(base, ATTRIBUTES) if path.is_file())
+    partition = _first(path for path in _all_below(base, PARTITION) if path.is_file())
+    folder = _first(path for path in _all_below(base, FOLDERS) if has_images(path))
+    images = folder or _first(path for path in _all_below(base, ZIPS) if path.is_file())
     parts = {
         "list_attr_celeba.txt (or .csv)": attributes,
         "list_eval_partition.txt (or .csv)": partition,
@@ -83,7 +83,8 @@ def find_sources(root: str | os.PathLike) -> Sources:
     missing = [name for name, path in parts.items() if path is None]
     if attributes is None or partition is None or images is None:
         found = [str(path.relative_to(base)) for path in parts.values() if path is not None]
-        found += ["img_align_celeba without images (*.jpg)"] if images is None and (base / FOLDERS[1]).is_dir() else []
+        empty = _first(path for path in _all_below(base, FOLDERS) if path.is_dir())
+        found += [f"{empty.name} without images (*.jpg)"] if images is None and empty is not None else []
         raise FileNotFoundError(
             f"data.root={root}: CelebA is incomplete in {base}: found {', '.join(found) or 'none of its files'}; "
             f"missing {', '.join(missing)}; {by_hand(root)}"
@@ -91,15 +92,24 @@ def find_sources(root: str | os.PathLike) -> Sources:
     return Sources(attributes, partition, images)
 
 
-def _first(paths: Any) -> Path | None:
+def _first(paths: Iterable[Path]) -> Path | None:
     return next(iter(paths), None)
 
 
-def _has_images(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(".jpg") for entry in entries)
+def _all_below(base: Path, relatives: Iterable[str]) -> Iterable[Path]:
+    return (path for relative in relatives if (path := _below(base, relative)) is not None)
+
+
+def _below(base: Path, relative: str) -> Path | None:
+    """What lies at a path of lower case below a folder, in whatever case; null if nothing does."""
+    for part in relative.split("/"):
+        if not base.is_dir():
+            return None
+        names = [name for name in os.listdir(base) if name.lower() == part]
+        if not names:
+            return None
+        base = base / (part if part in names else min(names))
+    return base
 
 
 def read_annotations(sources: Sources, cache: str | os.PathLike | None = None) -> Annotations:
@@ -109,16 +119,31 @@ def read_annotations(sources: Sources, cache: str | os.PathLike | None = None) -
         ValueError: a file that is not what its name says.
     """
     stamp = sources.stamp()
-    if cache is not None and Path(cache).is_file():
-        with np.load(cache) as content:
-            if str(content["stamp"]) == stamp:
-                return Annotations(content["files"], content["labels"], content["splits"])
+    if cache is not None and (cached := _read_cache(Path(cache), stamp)) is not None:
+        return cached
     files, labels = _read_attributes(sources.attributes)
     annotations = Annotations(files, labels, _read_partition(sources.partition, files))
     if cache is not None:
         with atomic_write(cache) as temporary:
             np.savez(temporary, stamp=stamp, **vars(annotations))
     return annotations
+
+
+def _read_cache(path: Path, stamp: str) -> Annotations | None:
+    """What the cache holds; None if there is none, or of other files, or if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file, np.load(file) as content:
+            annotations = Annotations(content["files"], content["labels"], content["splits"])
+            kept = str(content["stamp"])
+    except Exception:  # whatever NumPy makes of a damaged file
+        return None
+    files, labels, splits = vars(annotations).values()
+    whole = files.ndim == 1 and files.dtype.kind == "U" and labels.dtype == splits.dtype == np.uint8
+    whole = whole and labels.shape == (len(files), len(CELEBA)) and splits.shape == (len(files),)
+    whole = whole and labels.max(initial=0) <= 1 and splits.max(initial=0) <= 2
+    return annotations if whole and kept == stamp else None
 
 
 def _read_attributes(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +166,11 @@ def _read_attributes(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if labels is None or labels.size != len(rows) * len(names) or not np.isin(labels, (-1, 1)).all():
         raise ValueError(f"{path} is not CelebA's: each row should be a file name and forty labels, -1 or 1")
     order = [names.index(name) for name in CELEBA]
-    return np.array([part[0] for part in parts]).astype(str), (labels.reshape(len(rows), -1)[:, order] > 0).astype("u1")
+    try:
+        files = np.array([part[0].decode() for part in parts])
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} has names of images that are not UTF-8 ({error}); get it again") from error
+    return files, (labels.reshape(len(rows), -1)[:, order] > 0).astype("u1")
 
 
 def _read_partition(path: Path, files: np.ndarray) -> np.ndarray:
@@ -176,61 +205,19 @@ def _numbers(text: bytes) -> np.ndarray | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy only warns of what it cannot read
         try:
-            return np.fromstring(text, dtype=np.int8, sep=" ")
+            return np.fromstring(text, dtype=np.int64, sep=" ")  # narrower types would wrap 257 to 1
         except (DeprecationWarning, ValueError):
             return None
 
 
-Read = Callable[[str], bytes]
-
-
-def open_images(images: Path) -> tuple[set[str], Read]:
-    """The names of the JPEGs in a folder or zip, and a function that reads one; threads may share it.
-
-    Raises:
-        ValueError: the zip is none.
-    """
-    if images.is_dir():
-        names = {name for name in os.listdir(images) if name.lower().endswith(".jpg")}
-        return names, lambda name: (images / name).read_bytes()
-    try:
-        archive = zipfile.ZipFile(images)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ValueError(f"{images} ({images.stat().st_size:,} bytes) {_what_instead(images)}; get it again") from error
-    entries = {
-        entry.filename.rsplit("/", 1)[-1]: entry
-        for entry in archive.infolist()
-        if entry.filename.lower().endswith(".jpg") and not entry.filename.startswith("__MACOSX/")
-    }
-    return set(entries), lambda name: archive.read(entries[name])
-
-
-def _what_instead(path: Path) -> str:
-    with open(path, "rb") as file:
-        start = file.read(256).lstrip()
-    if start.startswith(b"<"):
-        return "is a web page, not a zip: the download was refused"
-    return "is not a whole zip" if start.startswith(b"PK") else "is not a zip"
-
-
 def _check_complete(sources: Sources, names: set[str], files: np.ndarray) -> None:
-    missing = sorted(set(files.tolist()) - names)
+    missing = sorted(file for file in files.tolist() if file.lower() not in names)
     if missing or len(names) != len(files):
         raise ValueError(
             f"{sources.images} has {len(names)} images and {sources.attributes.name} {len(files)} rows"
             + (f"; {len(missing)} are missing, the first {missing[0]}" if missing else "")
             + "; complete the images, or take annotations of the same release"
         )
-
-
-def _decode(read: Read, name: str, images: Path, expected: tuple[int, int] | None = None) -> Image.Image:
-    try:
-        image = open_photo(io.BytesIO(read(name)))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{images / name} cannot be read ({error}); get it again") from error
-    if expected not in (None, image.size):
-        raise ValueError(f"{images / name} is {image.size}, the others {expected} pixels; is it an aligned image?")
-    return image
 
 
 def prepare(root: str | os.PathLike, store: str | os.PathLike, workers: int | None = None) -> ImageStore:
@@ -249,11 +236,11 @@ def prepare(root: str | os.PathLike, store: str | os.PathLike, workers: int | No
     annotations = read_annotations(sources, store.with_name(f".{store.name}-annotations.npz"))
     names, read = open_images(sources.images)
     _check_complete(sources, names, annotations.files)
-    expected = _decode(read, annotations.files[0], sources.images).size
+    expected = decode_image(read, annotations.files[0], sources.images).size
 
     def fill(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         files = annotations.files[indices].tolist()
-        images = [fitted(_decode(read, name, sources.images, expected), SIZE, SIZE) for name in files]
+        images = [fitted(decode_image(read, name, sources.images, expected), SIZE, SIZE) for name in files]
         return np.stack(images), annotations.labels[indices].astype(np.float32)
 
     return build_store(
@@ -295,8 +282,13 @@ def check_sources(root: str | os.PathLike, store: Path) -> None:
         sources = find_sources(root)
     except FileNotFoundError:  # they may be deleted once they are converted
         return
-    made = json.loads((store / "store.json").read_text())["made"].get("annotations", [])
-    if made and [size for _, size, _ in made] != [size for _, size, _ in json.loads(sources.stamp())]:
+    about = read_json(store / "store.json")
+    made = about.get("made") if isinstance(about, dict) else None
+    annotations = made.get("annotations") if isinstance(made, dict) else None
+    now = json.loads(sources.stamp())
+    if isinstance(annotations, list) and [part[1:2] for part in annotations if isinstance(part, list)] != [
+        part[1:2] for part in now
+    ]:
         raise ValueError(
             f"data.store={store} was made of other files than those of data.root={root}; delete it or set data.store"
         )

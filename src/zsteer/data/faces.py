@@ -41,9 +41,14 @@ def mirrored(images: Float[Tensor, "n c h w"], which: Bool[Tensor, " n"]) -> Flo
     return torch.where(which[:, None, None, None], images.flip(-1), images)
 
 
+def is_label(values: np.ndarray) -> bool:
+    """Whether a target `[n]` is a label, which has no other values than 0, 1 and, where it is missing, NaN."""
+    return bool((np.isin(values, (0, 1)) | np.isnan(values)).all())
+
+
 class FaceData(LightningDataModule):
     """Batches of images in [-1, 1], [n, 3, h, w], and targets [n, K], from a store; to be used with
-    `Trainer(use_distributed_sampler=False)`.
+    `Trainer(use_distributed_sampler=False)`. A target that is missing is NaN.
 
     The training loader is a stream of `num_batches` batches over as many passes as that takes; one epoch is the stream.
 
@@ -129,6 +134,14 @@ class FaceData(LightningDataModule):
             return [find(name, names, key="data.attributes", owner="this data set") for name in self.attributes]
         return [names.index(name) for name in (CELEBA if set(CELEBA) <= set(names) else names)]
 
+    def require_targets(self) -> None:
+        """
+        Raises:
+            ValueError: there is nothing to learn.
+        """
+        if not self.names:
+            raise ValueError("the data have no targets to learn")
+
     @property
     def scales(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation over the training images of each continuous target, which they standardise.
@@ -141,7 +154,8 @@ class FaceData(LightningDataModule):
         scales = {}
         targets = self.store.targets[self.store.indices(TRAIN)][:, self.columns]
         for name, values in zip(self.names, targets.T, strict=True):
-            if not np.isin(values, (0, 1)).all():
+            if not is_label(values):
+                values = values[~np.isnan(values)]
                 scales[name] = (values.mean(dtype=float).item(), values.std(dtype=float).item())
                 if scales[name][1] == 0:
                     raise ValueError(f"data.attributes: {name!r} is {values[0]} in all training images; leave it out")
@@ -149,15 +163,16 @@ class FaceData(LightningDataModule):
 
     @property
     def rates(self) -> list[float]:
-        """How often each label is 1 in the training images; 1/2 of a continuous target.
+        """How often each label is 1 in the training images where it is known; 1/2 of a continuous target.
 
         Raises:
             ValueError: always or never, so that its states cannot be weighed alike.
         """
-        rates = self.store.targets[self.store.indices(TRAIN)][:, self.columns].mean(axis=0, dtype=float).tolist()
+        targets = self.store.targets[self.store.indices(TRAIN)][:, self.columns]
+        rates = np.nanmean(targets, axis=0, dtype=float).tolist()
         scales = self.scales
         for name, rate in zip(self.names, rates, strict=True):
-            if name not in scales and rate in (0.0, 1.0):
+            if name not in scales and not 0 < rate < 1:
                 raise ValueError(f"balanced=true: all training images have the same {name}; leave it out")
         return [0.5 if name in scales else rate for name, rate in zip(self.names, rates, strict=True)]
 

@@ -30,19 +30,25 @@ def photo_files(path: str | os.PathLike, key: str) -> list[Path]:
     return files
 
 
-def open_photo(file: str | os.PathLike | io.BytesIO) -> Image.Image:
+def open_photo(
+    file: str | os.PathLike | io.BytesIO, formats: tuple[str, ...] = FORMATS, max_pixels: int | None = None
+) -> Image.Image:
     """A picture file, decoded: the first frame, upright, in RGB.
 
+    Args:
+        max_pixels: by default Pillow's limit, beyond which it would only warn.
+
     Raises:
-        ValueError: why it cannot be read, without its name: another format, damaged, or larger than Pillow's limit.
+        ValueError: why it cannot be read, without its name: another format, damaged, or larger than the limit.
     """
+    most = max_pixels or Image.MAX_IMAGE_PIXELS or math.inf
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # of which Pillow only warns
-                raise ValueError(f"it has {image.width * image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+        with Image.open(file, formats=formats) as image:
+            if image.width * image.height > most:
+                raise ValueError(f"{image.width}×{image.height} pixels, more than {most:,}")
             return upright(image)
     except UnidentifiedImageError:
-        raise ValueError(f"it is no image of a known format ({', '.join(FORMATS)})") from None
+        raise ValueError(f"it is no image in {', '.join(formats[:-1])} or {formats[-1]}") from None
     except Exception as error:  # decoders raise whatever a damaged file leads to
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
 

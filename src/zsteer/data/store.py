@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from zsteer.files import write_json
+from zsteer.files import atomic_write, naming, rename, write_json
 
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
@@ -130,7 +130,7 @@ def build_store(
         about = {"count": len(splits), "names": list(names), "protocol": protocol, "made": dict(made)}
         partial_folder = folder.with_name(f".{folder.name}.partial")
         _fill_store(partial_folder, fill, splits.astype(np.uint8), about, size, workers, title)
-        partial_folder.rename(folder)
+        rename(partial_folder, folder)
         (folder / "progress").unlink(missing_ok=True)
     return ImageStore.open(folder)
 
@@ -165,7 +165,8 @@ def _fill_store(
             _allocate(folder / f"{name}.npy", dtype, shape)
         done = set()
     # Written anew, because a kill may have cut the last line short and the next would continue it.
-    progress_file.write_text("".join(f"{line}\n" for line in [digest, *sorted(done)]))
+    with atomic_write(progress_file) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in [digest, *sorted(done)]))
     images, targets = (np.load(folder / f"{name}.npy", mmap_mode="r+") for name in shapes)
 
     def work(chunk: int) -> int:
@@ -181,14 +182,16 @@ def _fill_store(
         try:
             for future in as_completed(futures):
                 chunk = future.result()
-                images.flush()  # the record must not outlive what it records
-                targets.flush()
-                progress.write(f"{chunk}\n")
-                progress.flush()
+                with naming(folder):
+                    images.flush()  # the record must not outlive what it records
+                    targets.flush()
+                    progress.write(f"{chunk}\n")
+                    progress.flush()
                 bar.update(min(_CHUNK, count - chunk * _CHUNK))
         finally:
             pool.shutdown(cancel_futures=True)
-    np.save(folder / "splits.npy", splits)
+    with atomic_write(folder / "splits.npy") as temporary:
+        np.save(temporary, splits)
     write_json(folder / "store.json", about)
 
 

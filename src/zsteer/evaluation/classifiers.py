@@ -53,10 +53,10 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
     pairs = [(trained[name], scales[name]) if name in scales else ((0, 1), (0, 1)) for name in shared]
     slope = torch.tensor([own[1] / now[1] for own, now in pairs])
     shift = torch.tensor([(own[0] - now[0]) / now[1] for own, now in pairs])
-    metrics, total, count = AttributeMetrics(shared, scales), torch.zeros(len(shared)), 0
+    metrics, states = AttributeMetrics(shared, scales), []
     for images, targets in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc=f"Scoring the {cfg.what}"):
         outputs = network(scale(images.to(device))).cpu()[:, seen]
         metrics.update(outputs * slope + shift, targets)
-        total, count = total + targets.sum(dim=0), count + len(images)
-    rates = dict(zip(shared, (total / count).tolist(), strict=True))
+        states.append(targets)
+    rates = dict(zip(shared, torch.cat(states).nanmean(dim=0).tolist(), strict=True))
     return {**metrics.compute(), "rate": {name: rate for name, rate in rates.items() if name not in scales}}

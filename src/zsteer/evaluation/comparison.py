@@ -16,12 +16,13 @@ from zsteer.files import is_main_process, write_json
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import frozen
 from zsteer.networks.loading import load_network
+from zsteer.results import Result
 from zsteer.settings import NETWORKS
 from zsteer.steering.methods import method_of
 
 
-@dataclass(frozen=True)
-class Compared:
+@dataclass(frozen=True, repr=False)
+class Compared(Result):
     """Contenders compared.
 
     Args:

@@ -17,6 +17,7 @@ from zsteer.files import atomic_write, is_main_process, write_json, write_table
 from zsteer.networks.inference import best_device
 from zsteer.networks.loading import load_classifier, load_network, try_generator
 from zsteer.pictures import grid_of, save_picture
+from zsteer.results import Result
 from zsteer.steering.directions import check_source, components, find_directions, mean_gradients
 from zsteer.steering.reference import reference_logits, reference_noise
 
@@ -24,8 +25,8 @@ NUM_SHOWN = 10
 RANKS = ("first", "second", "third")
 
 
-@dataclass(frozen=True)
-class NamedDirections:
+@dataclass(frozen=True, repr=False)
+class NamedDirections(Result):
     """Directions of a source, and what each does in the judge's eyes.
 
     Args:
@@ -57,7 +58,10 @@ class NamedDirections:
 
     def report(self, folder: Path) -> str:
         """The table, and where the picture is."""
-        return f"{self.table.to_csv(index=False)}  {folder / 'directions.png'}"
+        return f"{self}  {folder / 'directions.png'}"
+
+    def __str__(self) -> str:
+        return self.table.to_csv(index=False)
 
 
 @torch.no_grad()

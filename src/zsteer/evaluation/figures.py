@@ -117,7 +117,7 @@ def _mean_interval(name: str, values: Float[Tensor, " n"]) -> Row:
     known = values[~values.isnan()].numpy()
     if not len(known):
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    low, high = bootstrap_interval(known)
+    low, high = bootstrap_interval(known) or (None, None)
     return {name: known.mean().item(), f"{name}_low": low, f"{name}_high": high}
 
 
@@ -126,12 +126,12 @@ def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " n"]) -> Row:
     if not both.any():
         return dict.fromkeys(("versus", "versus_low", "versus_high", "disjoint"))
     own, firsts = dependency[both].numpy(), first[both].numpy()
-    low, high = bootstrap_ratio(own, firsts)
+    ends, first_ends, (low, high) = bootstrap_interval(own), bootstrap_interval(firsts), bootstrap_ratio(own, firsts)
     return {
         "versus": (own.mean() / firsts.mean()).item(),
         "versus_low": low,
         "versus_high": high,
-        "disjoint": bootstrap_interval(own)[1] < bootstrap_interval(firsts)[0],
+        "disjoint": ends[1] < first_ends[0] if ends and first_ends else None,
     }
 
 

@@ -26,7 +26,7 @@ from zsteer.gan.fidelity import (
     require_enough,
     samples_of,
 )
-from zsteer.networks.inference import best_device, frozen, z_dim_of
+from zsteer.networks.inference import best_device, frozen, noise_of
 from zsteer.networks.loading import load_classifier, load_network, try_generator
 from zsteer.settings import MAX_SEED, whole_number
 
@@ -57,7 +57,7 @@ def generator_figures(cfg: DictConfig, data: FaceData) -> tuple[Figures, dict[st
     embeddings = [judge_embedding(judge.network, device)]
     if cfg.inception is not None:
         embeddings.append(inception_embedding(cfg.inception, device))
-    noise = torch.randn(cfg.num_images, z_dim_of(generator), generator=torch.Generator().manual_seed(cfg.seed))
+    noise = noise_of(generator, cfg.num_images, cfg.seed)
     total = math.ceil(len(noise) / BATCH_SIZE)
     floor = "test" if cfg.split == "train" else "train"
     table: Figures = {}

@@ -144,8 +144,9 @@ def markdown_of_ends(rows: Sequence[Row]) -> str:
 def _cell(row: Row) -> str:
     if row["attribute_dependency"] is None:
         return "never"
-    half = (row["attribute_dependency_high"] - row["attribute_dependency_low"]) / 2
-    return f"{row['attribute_dependency']:.2f} ± {half:.2f} ({row['arrived']:.0%})"
+    mean, low, high = (row[f"attribute_dependency{end}"] for end in ("", "_low", "_high"))
+    spread = "" if low is None else f" ± {(high - low) / 2:.2f}"
+    return f"{mean:.2f}{spread} ({row['arrived']:.0%})"
 
 
 def frontier(comparison: Comparison) -> Png:
@@ -159,7 +160,8 @@ def frontier(comparison: Comparison) -> Png:
             each = torch.cat([comparison.dependency((name, target), number) for target in comparison.targets])
             known = each[~each.isnan()].numpy()
             if len(known) >= len(each) / 2:
-                point = Point(level, known.mean().item(), bootstrap_interval(known))
+                mean = known.mean().item()
+                point = Point(level, mean, bootstrap_interval(known) or (mean, mean))
                 lines.setdefault(name, []).append(point)
     first, last = comparison.contenders[0], comparison.contenders[-1]
     return draw_frontier(lines, bold=(first, last), black=last)

@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from zsteer.files import write_json, write_table
+from zsteer.results import Result
 
 FLOAT_FORMAT = "%.4f"
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Result):
     """Figures of a network, and a table with a row for each attribute.
 
     Args:

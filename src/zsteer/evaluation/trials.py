@@ -6,6 +6,7 @@ that never reach it are counted.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -35,6 +37,9 @@ MAX_ROWS = 64
 BATCH_SIZE = 128
 NUM_SHOWN, NUM_FRAMES = 8, 9  # images of a trial that the report shows, and their moments
 Key = tuple[str, str]  # a contender's name and a target
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,16 @@ class Trial:
         with atomic_write(path) as temporary:
             save_file({part.name: getattr(self, part.name).contiguous() for part in fields(self)}, temporary)
 
-    @classmethod
-    def load(cls, path: Path) -> "Trial":
-        """What `save` wrote."""
-        return cls(**load_file(path))
+
+def kept_trial(path: Path) -> Trial | None:
+    """What `Trial.save` wrote; None if there is no such file, or it is damaged."""
+    try:
+        return Trial(**load_file(path))
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, TypeError):
+        log.warning("%s is damaged; running that trial again", path)
+        return None
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,11 @@ def run_trials(jobs: Mapping[str, Sequence[DictConfig]], folder: Path | None) ->
         path = (
             None if folder is None else folder / "trials" / f"{file_name(name, job, session.fingerprints)}.safetensors"
         )
-        if path is not None and path.is_file():
-            held[name, job.target] = Trial.load(path)
-            continue
-        trial = run_trial(session, job)
-        if path is not None:
-            trial.save(path)
+        trial = None if path is None else kept_trial(path)
+        if trial is None:
+            trial = run_trial(session, job)
+            if path is not None:
+                trial.save(path)
         held[name, job.target] = trial
     assert session is not None
     return Trials(held, session)

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
+from tqdm import tqdm
 
 from zsteer.data.store import SPLIT_CHOICES
 from zsteer.gan.fidelity import (
     BATCH_SIZE,
+    FIGURES,
     NUM_NEIGHBOURS,
     Embedding,
     inception_embedding,
@@ -147,6 +150,12 @@ class FidelityScores(EveryImages):
         self.figures: dict[str, float] = {}  # the last
         self._real: list[tuple[Embedding, Tensor]] = []
 
+    @property
+    def monitored(self) -> list[str]:
+        """The figures that a callback can monitor, such as `fid_judge`: they are a GAN's validation."""
+        embeddings = {"judge": self.judge, "inception": self.inception}
+        return [f"{figure}_{name}" for name, given in embeddings.items() if given is not None for figure in FIGURES]
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the data once, and before the training, so that what is wrong with them is said early."""
         data, device = trainer.datamodule, trainer.strategy.root_device  # pyright: ignore[reportAttributeAccessIssue]
@@ -154,7 +163,9 @@ class FidelityScores(EveryImages):
         if self.inception is not None:
             embeddings.append(inception_embedding(self.inception, device, key="scores.inception"))
         for embedding in embeddings:
-            features, _ = embedding.of(images for images, _ in data.split_batches(self.split, BATCH_SIZE))
+            batches = data.split_batches(self.split, BATCH_SIZE)
+            shown = self._bar(trainer, (images for images, _ in batches), len(batches), f"{self.split} images")
+            features, _ = embedding.of(shown)
             self._real.append((embedding, require_enough(features, self.split)))
 
     def act(self, trainer: Trainer, module: GANModule) -> None:
@@ -165,12 +176,24 @@ class FidelityScores(EveryImages):
         # The last process repeats some of the first's.
         mine = (torch.arange(own) + trainer.global_rank * own) % self.num_samples
         for embedding, real in self._real:
-            fake, _ = embedding.of(to_uint8(samples(module, z)) for z in noise[mine].split(BATCH_SIZE))
+            parts = noise[mine].split(BATCH_SIZE)
+            images = (to_uint8(samples(module, z)) for z in parts)
+            fake, _ = embedding.of(self._bar(trainer, images, len(parts), "samples"))
             if trainer.world_size > 1:
                 fake = torch.cat(gather_all_tensors(fake))[: self.num_samples]
             self.figures |= embedding.figures(real, fake, protocol, self.split, "-ema")
         for logger in trainer.loggers:
             logger.log_metrics(self.figures, step=module.num_images)
+        # A figure's name begins with that of `monitored`; what follows is its protocol.
+        trainer.callback_metrics.update({name.split("/")[0]: torch.tensor(v) for name, v in self.figures.items()})
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if getattr(callback, "monitor", None) is not None:
+                callback.on_validation_end(trainer, module)
+
+    def _bar(self, trainer: Trainer, batches: Iterable, num: int, what: str) -> Iterable:
+        """The batches, with a bar beside the training's if that has one."""
+        shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        return tqdm(batches, f"Looking at {what}", num, leave=False, disable=not shown)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from zsteer.pictures import to_uint8
 
 BATCH_SIZE = 256
 NUM_NEIGHBOURS = 3  # that precision and recall look at, and so need one image more
+FIGURES = ("fid", "kid", "precision", "recall")
 SUBSET, MAX_SUBSETS = 1000, 10  # of a kernel distance
 
 
@@ -99,13 +100,8 @@ def samples_of(generator: nn.Module, noise: Float[Tensor, "n z_dim"]) -> Iterato
 
 def fidelity(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> dict[str, float]:
     """FID, KID, precision and recall of generated features against real ones."""
-    precision, recall = precision_recall(real, fake)
-    return {
-        "fid": frechet_distance(real, fake),
-        "kid": kernel_distance(real, fake),
-        "precision": precision,
-        "recall": recall,
-    }
+    values = frechet_distance(real, fake), kernel_distance(real, fake), *precision_recall(real, fake)
+    return dict(zip(FIGURES, values, strict=True))
 
 
 def frechet_distance(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> float:

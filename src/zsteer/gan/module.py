@@ -1,6 +1,5 @@
 """GAN training: the LightningModule that alternates discriminator and generator steps, and the generator's average."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -13,7 +12,7 @@ from zsteer.data.faces import FaceData
 from zsteer.data.streams import random_source
 from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
 from zsteer.gan.schedules import Cosine, Setting, value
-from zsteer.networks.inference import z_dim_of
+from zsteer.networks.inference import channels_last, copied, z_dim_of
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
 
@@ -95,9 +94,8 @@ class GANModule(LightningModule):
         if whole_number(condition, "gan.condition", 0) >= self.z_dim:
             raise ValueError(f"gan.condition={condition} must be less than generator.network.z_dim={self.z_dim}")
         _check_schedules(schedules or {}, optimizer_g, optimizer_d)
-        self.generator = generator.to(memory_format=torch.channels_last)
-        self.discriminator = discriminator.to(memory_format=torch.channels_last)
-        self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
+        self.generator, self.discriminator = channels_last(generator), channels_last(discriminator)
+        self.ema_generator = copied(self.generator).requires_grad_(False)
         self.optimizer_factories = (optimizer_g, optimizer_d)
         self.loss = loss
         self.r1_gamma, self.r2_gamma, self.gp_weight, self.penalty_every = r1_gamma, r2_gamma, gp_weight, penalty_every
@@ -135,7 +133,12 @@ class GANModule(LightningModule):
         # The private attribute, because `trainer` raises where there is none.
         world_size = 1 if self._trainer is None else self._trainer.world_size
         numbers = sample(num * world_size, *shape, generator=source)[self.global_rank * num :][:num]
-        return numbers.to(next(self.generator.parameters()), non_blocking=True)
+        return numbers.to(self._a_weight, non_blocking=True)
+
+    @property
+    def _a_weight(self) -> Tensor:
+        """One of the generator's, whose type and device its noise has; not a whole number, say."""
+        return next(weight for weight in self.generator.parameters() if weight.is_floating_point())
 
     def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
         """Standard normal noise for images that shall have these targets, which condition it or do not matter."""
@@ -144,7 +147,7 @@ class GANModule(LightningModule):
 
     def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
         """Noise to look at samples of: standard normal, beside it the targets of images of the last batch."""
-        noise = torch.randn(num, self.z_dim - self.condition, generator=source).to(next(self.generator.parameters()))
+        noise = torch.randn(num, self.z_dim - self.condition, generator=source).to(self._a_weight)
         if not self.condition:
             return noise
         chosen = torch.randint(len(self._targets), (num,), generator=source)
@@ -196,7 +199,8 @@ class GANModule(LightningModule):
         self.num_iterations += 1
         self.num_images += num_images
         self.update_average(num_images)
-        self.log_dict({f"train/{name}": term for name, term in terms.items()})
+        rates = {f"lr_{name}": each.param_groups[0]["lr"] for name, each in zip("gd", optimizers, strict=True)}
+        self.log_dict({f"train/{name}": term for name, term in (terms | rates).items()})
         self.log_dict({name: terms[name] for name in ("loss_g", "loss_d")}, prog_bar=True, logger=False)
 
     @property
@@ -267,7 +271,8 @@ class GANModule(LightningModule):
         half_life = min(value(self.ema_half_life, self.num_images), self.num_images / 20)
         share = 1 - 0.5 ** (num_images / half_life) if half_life > 0 else 1.0  # a schedule may start at 0
         for average, weight in zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True):
-            average.lerp_(weight, share)
+            if weight.requires_grad:  # and not, say, a whole number
+                average.lerp_(weight, share)
         for average, buffer in zip(self.ema_generator.buffers(), self.generator.buffers(), strict=True):
             average.copy_(buffer)
 

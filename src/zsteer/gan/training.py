@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +14,8 @@ from zsteer.data.faces import FaceData
 from zsteer.gan.callbacks import FidelityScores, SampleGrid
 from zsteer.gan.module import GANModule
 from zsteer.networks.loading import attempt, load_classifier, load_network, try_generator
-from zsteer.training.fitting import ended_epochs, told_of_termination, trainer_of
+from zsteer.training.fitting import chosen_callbacks, ended_epochs, ending_between_steps, trainer_of
+from zsteer.training.loggers import log_figures, log_settings, open_loggers
 from zsteer.training.results import Trained
 
 
@@ -28,17 +30,22 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     images = try_generator(networks["generator"])
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
     scores, grid = FidelityScores(judge, **cfg.scores), SampleGrid(folder, cfg.samples_every)
+    callbacks = chosen_callbacks(cfg, scores.monitored)
     ended = ended_epochs(cfg.ckpt_path, module)
-    trainer = trainer_of(cfg, folder, grid, scores, ended_epochs=ended)
-    try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
-    module.train()
-    with told_of_termination(trainer):
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    metrics = {"num_images": module.num_images, **scores.figures}
-    trained = Trained("generator", module.ema_generator.eval(), metrics, config, image=grid.grid)
-    if folder is not None and trainer.is_global_zero:
-        trained.write(folder)
+    with open_loggers(cfg, folder) as loggers:
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        log_settings(loggers, config)
+        trainer = trainer_of(cfg, folder, loggers, grid, scores, *callbacks, ended_epochs=ended)
+        try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
+        module.train()
+        with ending_between_steps(trainer):
+            trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        metrics = {"num_images": module.num_images, **scores.figures}
+        note = None if scores.figures else "no scores: neither a judge nor scores.inception to compare samples by"
+        trained = Trained("generator", module.ema_generator.eval(), metrics, config, image=grid.grid, note=note)
+        if folder is not None and trainer.is_global_zero:
+            trained.write(folder)
+        log_figures(loggers, config, metrics, module.num_images)
     return trained
 
 
@@ -52,11 +59,19 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
     """
     if module.condition > len(data.names):
         raise ValueError(f"gan.condition={module.condition} must be at most {len(data.names)}, the data's targets")
+    conditions = data.store.targets[data.train_indices()][:, data.columns[: module.condition]]
+    for name, missing in zip(data.names, np.isnan(conditions).sum(axis=0).tolist(), strict=False):
+        if missing:
+            raise ValueError(
+                f"gan.condition={module.condition}: {name} is missing in {missing} training images; complete the data, "
+                "or choose other data.attributes"
+            )
     generated = module.generator(torch.zeros(2, module.z_dim))
     if generated.shape != data.example.shape:
         made, given = ("×".join(map(str, images.shape[2:])) for images in (generated, data.example))
         raise ValueError(
-            f"generator.network makes images of {made} pixels, and the data's have {given}; they must agree"
+            f"generator.network makes images of {made} pixels, and the data's have {given}; they must agree, as "
+            "generator=r3gan and r3gan_small see to"
         )
     for images, key in ((data.example, "data"), (generated, "generator")):
         targets = torch.zeros(2, module.condition)

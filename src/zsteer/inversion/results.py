@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,27 @@ from zsteer.files import atomic_write, write_json, write_table
 from zsteer.inversion.given import Given
 from zsteer.inversion.likeness import FIGURES
 from zsteer.pictures import Png, enlarged, save_picture, sheet, to_uint8
+from zsteer.results import Result
 from zsteer.steering.metrics import noise_norm_percentile
 
 NUM_SHOWN = 16  # pictures
 
 
-@dataclass(frozen=True)
-class Inverted:
+@dataclass(frozen=True, repr=False)
+class Inverted(Result):
     """The noise whose images are nearest to the given pictures.
 
     `table` has a row for each picture, `losses` its distance before each step and after the last.
     """
 
-    noise: Float[Tensor, "n z_dim"] = field(repr=False)
-    images: Float[Tensor, "n 3 h w"] = field(repr=False)
-    given: Given = field(repr=False)
+    noise: Float[Tensor, "n z_dim"]
+    images: Float[Tensor, "n 3 h w"]
+    given: Given
     settings: dict[str, Any]
     figures: dict[str, float | None]
-    table: pd.DataFrame = field(repr=False)
-    losses: Float[Tensor, "steps n"] = field(repr=False)
-    sheet: Png = field(repr=False)
+    table: pd.DataFrame
+    losses: Float[Tensor, "steps n"]
+    sheet: Png
 
     @property
     def picture(self) -> Image.Image:

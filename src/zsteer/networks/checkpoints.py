@@ -2,15 +2,14 @@
 
 import pickle
 import re
-import struct
+import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,24 +18,20 @@ from zsteer.files import atomic_write, write_json
 StateDict = dict[str, Tensor]
 
 
-# What data-parallel wrappers and torch.compile put into each key.
+# What data-parallel wrappers and torch.compile put into each key, and the counter that an averaging one has beside.
 _WRAPPERS = frozenset({"module", "_orig_mod"})
+_COUNTERS = frozenset({"n_averaged"})
 
-# What torch.load raises for files that are none of its own, or cut short.
-_UNREADABLE = (
-    SafetensorError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    OSError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AssertionError,
-    struct.error,
+# What people keep beside weights that is data: settings, paths, times, figures, states of random numbers.
+_DATA = re.compile(
+    r"""argparse\.Namespace | pathlib\.(_local\.)?\w*Path | types\.SimpleNamespace | uuid\.UUID | decimal\.Decimal
+    | builtins\.(bool|dict|float|frozenset|int|list|range|slice|str|tuple) | collections\.defaultdict | datetime\.\w+
+    | numpy\.(dtype|ndarray|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct)|random\.[\w.]+)
+    | omegaconf\.(dictconfig|listconfig|base|nodes)\.\w+ | typing\.\w+ | torch\.torch_version\.TorchVersion""",
+    re.VERBOSE,
 )
+
+MAX_DEPTH, MAX_ENTRIES = 30, 100_000  # of what is searched for weights
 
 
 def load_weights(network: nn.Module, path: str | Path, key: str | None = None, role: str = "network") -> nn.Module:
@@ -53,9 +48,14 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, r
         ValueError: unreadable, refused, without the key, or of another architecture.
     """
     where = f"{role}.checkpoint={path}"
-    state = _select(read(Path(path), where), set(network.state_dict()), key, where, role)
-    check_same(state, network.state_dict(), where, f"{role}.network")
-    network.load_state_dict(state)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = _select(read(Path(path), where, ignored=_DATA), set(before), key, where, role)
+    try:
+        network.load_state_dict(state)  # torch knows which weights of earlier layers' forms it can take
+    except RuntimeError as error:
+        network.load_state_dict(before)
+        check_same(state, before, where, f"{role}.network")
+        raise ValueError(f"{where} does not fit {role}.network: {' '.join(str(error).split())}") from error
     return network
 
 
@@ -73,8 +73,11 @@ def save_weights(
     write_json(Path(path).with_suffix(".json"), config)
 
 
-def read(path: Path, where: str) -> Mapping[Any, Any]:
+def read(path: Path, where: str, ignored: re.Pattern[str] | None = None) -> Mapping[Any, Any]:
     """What a checkpoint holds, on the CPU, with nothing in it run.
+
+    Args:
+        ignored: the full names of classes whose objects are left out, instead of refusing the file.
 
     Raises:
         FileNotFoundError, ValueError: no such file, unreadable, or refused; the message begins with `where`.
@@ -86,21 +89,49 @@ def read(path: Path, where: str) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Never mmap=True: the old format, which published files still have, cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A zip since torch 1.6; the format before does not say what is in it. Never mmap=True, which that one cannot.
+        with torch.serialization.safe_globals(_left_out(path, ignored)), warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{where}: {_refusal(error)}") from error
-    except _UNREADABLE as error:
+    except Exception as error:  # whatever a damaged file makes of torch
         raise ValueError(f"{where}: not a readable checkpoint, or truncated ({_first_line(error)})") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: holds a {type(content).__name__}, not a dict of tensors; save a state_dict()")
     return content
 
 
+class _LeftOut:
+    """What stands for an object of a library's in a checkpoint: nothing of the library's is called."""
+
+    def __init__(self, *_: object):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _left_out(path: Path, ignored: re.Pattern[str] | None) -> list[tuple[Callable, str]]:
+    """What torch shall make of the objects of some classes in a file; in torch's words, its safe globals."""
+    if ignored is None or not zipfile.is_zipfile(path):
+        return []
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    # Torch fills dicts, for which it needs one of its own.
+    return [(_a_dict if name.endswith("dict") else _LeftOut, name) for name in names if ignored.fullmatch(name)]
+
+
+def _a_dict(*_: object) -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
 def _refusal(error: pickle.UnpicklingError) -> str:
+    if "Unsupported operand" in str(error):
+        return "not a readable checkpoint: damaged, or saved with a pickle_protocol other than torch's own, 2"
     named = re.search(r"global:?\s+(?:global\s+)?([\w.]+)", str(error), re.IGNORECASE)
     if named is None:
         return f"not a readable checkpoint ({_first_line(error)})"
+    if any(_DATA.fullmatch(name) for name in (named[1], f"builtins.{named[1]}")):
+        return f"refused: it holds {named[1]}, not only tensors, numbers and words; save a plain state_dict() instead"
     return f"refused: the file would run code when loaded ({named[1]}); save a plain state_dict() instead"
 
 
@@ -115,7 +146,12 @@ def _select(content: Mapping[Any, Any], expected: set[str], key: str | None, whe
     which a larger module holds the network.
     """
     parts = {part for name in expected for part in name.split(".")}
-    tensors = dict(_flatten(content, skipped=_WRAPPERS - parts))
+    counters = _COUNTERS - parts
+    tensors = {
+        name: leaf
+        for name, leaf in _flatten(content, _WRAPPERS - parts, where).items()
+        if isinstance(leaf, Tensor) and name.rpartition(".")[2] not in counters
+    }
     prefixes = Counter(
         name.removesuffix(wanted)
         for name in tensors
@@ -132,24 +168,51 @@ def _select(content: Mapping[Any, Any], expected: set[str], key: str | None, whe
         return {name.removeprefix(f"{key}."): tensor for name, tensor in tensors.items()}
     most = max(prefixes.values())
     fitting = sorted(prefix for prefix, count in prefixes.items() if count == most)
-    if len(fitting) > 1 and "" not in fitting:
-        names = [prefix.removesuffix(".").rpartition(".")[2] for prefix in fitting]
+    exact = [prefix for prefix in fitting if prefix in ("", f"{key}.")]
+    if len(fitting) > 1 and not exact:
+        names = [_key_of(prefix, fitting) for prefix in fitting]
         raise ValueError(f"{where}: several parts fit; give {role}.checkpoint_key, one of {_listed(names)}")
-    return {name.removeprefix(fitting[0]): tensor for name, tensor in tensors.items() if name.startswith(fitting[0])}
+    chosen = (exact or fitting)[0]
+    return {name.removeprefix(chosen): tensor for name, tensor in tensors.items() if name.startswith(chosen)}
 
 
-def _flatten(content: Mapping[Any, Any], skipped: Set[str], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested dicts, by their paths joined with dots, without the parts that wrappers add."""
-    for name, value in content.items():
-        path = ".".join(part for part in f"{prefix}{name}".split(".") if part not in skipped)
-        if isinstance(value, Tensor):
-            yield path, value
-        elif isinstance(value, Mapping):
-            yield from _flatten(value, skipped, f"{path}.")
+def _flatten(content: Mapping[Any, Any], skipped: Set[str], where: str) -> dict[str, Any]:
+    """All that nested dicts hold, by their paths joined with dots, without the parts that wrappers add."""
+    leaves: dict[str, Any] = {}
+    pending, entries = [("", content, 0)], 0
+    while pending:
+        prefix, branch, depth = pending.pop()
+        entries += 1 + len(branch)
+        if depth > MAX_DEPTH or entries > MAX_ENTRIES:
+            raise ValueError(
+                f"{where}: holds more than {MAX_ENTRIES:,} entries, or dicts more than {MAX_DEPTH} deep or in "
+                "themselves; save a plain state_dict()"
+            )
+        for name, value in branch.items():
+            path = ".".join(part for part in f"{prefix}{name}".split(".") if part not in skipped)
+            if isinstance(value, Mapping):
+                pending.append((f"{path}.", value, depth + 1))
+            else:
+                leaves[path] = value
+    return leaves
+
+
+def _key_of(prefix: str, prefixes: Sequence[str]) -> str:
+    """The shortest word by which a prefix is told from the others: one of its parts, the last if possible, or all."""
+    whole = prefix.removesuffix(".")
+    others = [f".{other}" for other in prefixes if other != prefix]
+    parts = reversed(whole.split("."))
+    return next((part for part in parts if not any(f".{part}." in other for other in others)), whole)
 
 
 def _listed(names: Sequence[str]) -> str:
     return f"{list(names[:6])}{' and others' if len(names) > 6 else ''}"
+
+
+def form_of(tensor: Tensor) -> str:
+    """A tensor's shape, and what else keeps it from being copied into another."""
+    kinds = (("meta", tensor.is_meta), ("quantized", tensor.is_quantized), ("sparse", tensor.layout != torch.strided))
+    return " ".join([str(list(tensor.shape)), *(kind for kind, found in kinds if found)])
 
 
 def check_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, what: str) -> None:
@@ -161,9 +224,9 @@ def check_same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], wher
     missing = sorted(set(expected) - set(state))
     unexpected = sorted(set(state) - set(expected))
     misshapen = [
-        f"{name} {list(state[name].shape)} for {list(tensor.shape)}"
+        f"{name} {form_of(state[name])} for {form_of(tensor)}"
         for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
+        if name in state and form_of(state[name]) != form_of(tensor)
     ]
     parts = [
         f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

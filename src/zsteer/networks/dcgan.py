@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zsteer.networks.sizes import check_size
 from zsteer.networks.tutorial import LEAKY_SLOPE
 
 
@@ -35,5 +36,6 @@ class Discriminator(nn.Module):
             layers += [nn.LeakyReLU(LEAKY_SLOPE, inplace=True)]
         self.disc = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, kernel_size=4))
 
-    def forward(self, images: Float[Tensor, "n c 64 64"]) -> Float[Tensor, " n"]:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        check_size(images, range(64, 80))  # which the convolutions bring down to one position
         return self.disc(images).flatten()

@@ -29,7 +29,8 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(source.encode())
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,12 +1,15 @@
 """Trained networks at work: frozen for inference, their features, their noise."""
 
 import copy
+from itertools import chain
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+BATCH_SIZE = 128  # images at a time, where only the memory cares
 
 
 def z_dim_of(generator: Any) -> int:
@@ -21,6 +24,41 @@ def z_dim_of(generator: Any) -> int:
     return z_dim
 
 
+def noise_of(generator: Any, num: int, seed: int) -> Float[Tensor, "num z_dim"]:
+    """Standard normal noise of a generator, a function of the seed alone."""
+    return torch.randn(num, z_dim_of(generator), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def images_of(generator: nn.Module, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
+    """A generator's images in [-1, 1] of some noise, in float32, on the CPU."""
+    device = best_device()
+    network = frozen(generator, torch.float32, device)
+    return torch.cat([network(z.to(device, torch.float32)).cpu() for z in noise.split(BATCH_SIZE)])
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the weights of two-dimensional convolutions as such convolutions are fastest, in place.
+
+    Other weights have no such layout: `Module.to` fails with those of five dimensions.
+    """
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A deep copy, of networks with `weight_norm` too: torch refuses the weights that its hook computes."""
+    computed = {
+        id(value): value.detach().clone()
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(network, computed)
+
+
 def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
     """A copy of `network` for inference: eval mode, no gradients for weights, batch norm folded into convolutions.
 
@@ -30,12 +68,22 @@ def frozen(network: nn.Module, dtype: torch.dtype, device: torch.device | str = 
     form = (dtype, torch.device(device))
     if getattr(network, "frozen_form", None) == form:
         return network
-    network = copy.deepcopy(network).eval().requires_grad_(False).double()
+    network = _cast(copied(network).eval().requires_grad_(False), torch.float64)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold_batch_norm(module)
-    network = network.to(device, dtype).to(memory_format=torch.channels_last)
+    network = channels_last(_cast(network, dtype).to(device))
     network.__dict__["frozen_form"] = form  # beside parameters and submodules
+    return network
+
+
+def _cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Have a network compute in `dtype`, in place; `Module.to` would take complex numbers' imaginary parts away."""
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.is_complex():
+            tensor.data = tensor.data.to(torch.promote_types(dtype, torch.float32).to_complex())
+        elif tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
     return network
 
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from zsteer.data import attributes
+from zsteer.files import read_sidecar
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.combined import Conjunction, JoinedClassifier
 from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.runs import trained_network
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,16 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
     return network.eval()
 
 
+def load(path: str | Path) -> nn.Module:
+    """The network that a training run left, in eval mode, from the run's folder or from its weights.
+
+    Raises:
+        FileNotFoundError, ValueError: see `runs.trained_network` and `load_weights`.
+    """
+    weights, section = trained_network(Path(path))
+    return load_network(OmegaConf.create({**section, "checkpoint": str(weights), "checkpoint_key": None}), "network")
+
+
 def load_classifier(
     section: DictConfig, role: str, images: Float[Tensor, "2 3 h w"], target: str | None = None, edit: str = "add"
 ) -> NamedClassifier:
@@ -74,9 +87,13 @@ def load_classifier(
         edit: what shall be done to the target.
 
     Raises:
-        ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs.
+        ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs, or in another order
+            than the config beside the weights has them.
     """
     names = attributes.resolve(section.attributes, f"{role}.attributes")
+    trained = read_sidecar(section.get("checkpoint")).get("config", {}).get("classifier", {}).get("attributes")
+    if isinstance(trained, list) and sorted(trained) == sorted(names) and tuple(trained) != names:
+        raise ValueError(f"{role}.attributes={list(names)} must be in the order of the training, [{','.join(trained)}]")
     network = load_network(section, role)
     logits = attempt(network, images, role, "images")
     if logits.ndim != 2 or logits.shape[1] != len(names):

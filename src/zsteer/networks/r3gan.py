@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zsteer.networks.sizes import check_size
 from zsteer.networks.tutorial import LEAKY_SLOPE
 
 FFHQ64 = (768, 768, 768, 768, 384)  # the paper's widths at 4, 8, 16, 32 and 64 pixels
@@ -80,6 +81,7 @@ class R3GANDiscriminator(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        check_size(images, [4 << sum(isinstance(layer, Downsample) for layer in self.fine)])
         x = self.fine(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.coarse(x.to(self.coarse[-1].weight.dtype)).flatten()

@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zsteer.networks.sizes import check_size
+
 LEAKY_SLOPE = 0.2  # of every LeakyReLU here (Radford et al. 2016)
 
 
@@ -55,4 +57,5 @@ class Classifier(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        check_size(images, range(58, 82))  # which the convolutions bring down to one position
         return self.classifier(images).flatten(1)

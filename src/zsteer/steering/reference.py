@@ -14,14 +14,14 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from zsteer.files import BUNDLE, atomic_write
+from zsteer.files import BUNDLE, atomic_write, is_main_process
 from zsteer.networks.fingerprints import fingerprint
-from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.networks.inference import BATCH_SIZE, frozen, noise_of
 
 NUM_SAMPLES = 2048
 SEED = 0
-BATCH_SIZE = 128
 BUNDLED = BUNDLE / "reference"
 
 Device = torch.device | str
@@ -30,8 +30,16 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/zsteer/reference`, or `~/.cache/zsteer/reference`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsteer" / "reference"
+    """`$XDG_CACHE_HOME/zsteer/reference`, or `~/.cache/zsteer/reference`.
+
+    Raises:
+        FileNotFoundError: there is no home either, as for a user that the system does not know.
+    """
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError("no home folder is known") from error
+    return cache / "zsteer" / "reference"
 
 
 def reference_logits(
@@ -52,7 +60,7 @@ def reference_logits(
 
 def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
     """The noise of the samples."""
-    return torch.randn(NUM_SAMPLES, z_dim_of(generator), generator=torch.Generator().manual_seed(SEED))
+    return noise_of(generator, NUM_SAMPLES, SEED)
 
 
 @torch.no_grad()
@@ -63,29 +71,33 @@ def compute_logits(
     noise = reference_noise(generator)
     generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
     batches = []
-    for z in noise.split(BATCH_SIZE):
+    # Seconds on a GPU, a minute or two without.
+    for z in tqdm(noise.split(BATCH_SIZE), "Measuring unsteered samples", leave=False, disable=not is_main_process()):
         images = generator(z.to(device))
         batches.append([classifier(images).cpu() for classifier in classifiers])
     return [torch.cat(logits) for logits in zip(*batches, strict=True)]
 
 
 def _load(name: str) -> Tensor | None:
-    for path in (BUNDLED / name, cache_folder() / name):
-        try:
-            return load_file(path)["logits"]
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (SafetensorError, KeyError):
-            log.warning("%s is damaged; measuring again", path)
-    return None
+    path = BUNDLED / name
+    try:
+        if not path.is_file():
+            path = cache_folder() / name
+        return load_file(path)["logits"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (SafetensorError, KeyError):
+        log.warning("%s is damaged; measuring again", path)
+        return None
 
 
 def _keep(computed: Mapping[str, Tensor]) -> None:
     try:
+        folder = cache_folder()
         for name, logits in computed.items():
-            save_logits(cache_folder() / name, logits)
+            save_logits(folder / name, logits)
     except OSError as error:
-        log.warning("the reference logits could not be kept in %s (%s); set XDG_CACHE_HOME", cache_folder(), error)
+        log.warning("the reference logits could not be kept (%s); set XDG_CACHE_HOME", error)
 
 
 def save_logits(path: Path, logits: Tensor) -> None:

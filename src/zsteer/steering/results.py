@@ -1,37 +1,54 @@
 """What a steering run gives: figures, a picture, files, events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from zsteer.data import attributes
-from zsteer.data.attributes import EDITS
+from zsteer.data.attributes import EDITS, MEASURED
 from zsteer.events import Events
 from zsteer.files import write_json
-from zsteer.pictures import Png, captioned, grid_of, png, row_of, save_picture, to_uint8
+from zsteer.pictures import Png, annotated, grid_of, png, row_of, save_picture, to_uint8
+from zsteer.results import Result
 from zsteer.steering import metrics
 from zsteer.steering.history import History
 from zsteer.steering.judge import Judge
-from zsteer.steering.metrics import Scored
+from zsteer.steering.metrics import Judged, Scored
+from zsteer.training.loggers import log_figures, log_settings
 
 PICTURE = "steering.png"
+MEANINGS = {  # of the figures, where they are printed
+    "gain_classifier": "σ, the target's change as the steering classifier sees it",
+    "gain_judge": "σ, as the judge sees it",
+    "agreement": "correlation of the two over samples",
+    "hacking_gap": "σ of gain that the judge does not confirm",
+    "attribute_dependency": "σ, mean change of the other attributes",
+    "attribute_dependency_max": "σ, the largest",
+    "attribute_dependency_all": "σ, the mean with those that the target excludes by its meaning",
+    "success_rate": "of the images that lacked what was wanted; – if none did",
+    "preservation_rate": "of the other attributes' states, in groups of five images or more",
+    "noise_norm_percentile": "of ‖z‖² in the prior; 50 is typical",
+}
 
 
-@dataclass(frozen=True)
-class Steered:
+@dataclass(frozen=True, repr=False)
+class Steered(Result):
     """What a job did: its history, its settings and figures as in `metrics.json`, its picture.
 
-    `columns` are the classifier's of the target and of what it joins. `side_effects` is the judge's mean |Δ| / σ of
-    each attribute that the target does not entail. `kept` goes into the history's file beside it, for a sweep's
-    summary: `first_image` uint8 `[2, 3, H, W]` at the start and the end, and with a judge its `judge_logits`
-    `[2, n, K]` then, and each image's `judge_gain` and `judge_dependency` `[n]`.
+    `columns` are the classifier's of the target and of what it joins. `side_effects` is the mean |Δ| / σ of each
+    attribute that the target does not entail, as the judge sees it, or without a judge the steering classifier. `kept`
+    goes into the history's file beside it, for a sweep's summary: `first_image` uint8 `[2, 3, H, W]` at the start and
+    the end, and with a judge its `judge_logits` `[2, n, K]` then, and each image's `judge_gain` and `judge_dependency`
+    `[n]`.
     """
 
     history: History
@@ -44,8 +61,25 @@ class Steered:
 
     @property
     def picture(self) -> Image:
-        """One column per image, time downwards, the last row final; below, the judge's probabilities (a factor's σ)."""
+        """One column per image, time downwards, the last row final; below, the target's probability (a factor's σ)."""
         return to_pil_image(self.image)
+
+    @property
+    def strip(self) -> Image:
+        """One row per image, time to the right, the last column final."""
+        steps = sorted(self.history.images)
+        shown = torch.stack([self.history.images[step] for step in steps], dim=1)
+        return to_pil_image(grid_of(shown.flatten(0, 1), columns=len(steps)))
+
+    @property
+    def images(self) -> Float[Tensor, "n 3 h w"]:
+        """The final images, in [-1, 1]."""
+        return self.history.images[max(self.history.images)]
+
+    @property
+    def noise(self) -> Float[Tensor, "n z_dim"]:
+        """Where the noise ended."""
+        return self.history.noise[-1]
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -53,20 +87,36 @@ class Steered:
         return {**self.settings, **self.figures}
 
     def write(self, folder: Path) -> None:
-        """Write every file of a run folder, `metrics.json` last."""
-        encoded = png(self.image)
+        """Write every file of a run folder that is no log, `metrics.json` last."""
         self.history.save(folder, self.kept)
-        save_picture(folder / PICTURE, encoded)
-        write_events(folder, self.history, self.columns, self.image, self.settings, self.figures, encoded)
+        save_picture(folder / PICTURE, self._encoded)
         write_json(folder / "metrics.json", self.metrics)
+
+    def log(self, loggers: Sequence[Logger]) -> None:
+        """Log scalars per step, settings and figures; TensorBoard gets the pictures too."""
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger):  # whose own writer takes too long for a sweep, see `events`
+                folder = Path(logger.log_dir)
+                write_events(folder, self.history, self.columns, self.image, self.settings, self.figures, self._encoded)
+                continue
+            log_settings([logger], self.settings)
+            scalars = scalars_of(self.history, self.columns)
+            for step in range(len(self.history.noise)):
+                logger.log_metrics({tag: values[step] for tag, values in scalars.items() if step < len(values)}, step)
+            log_figures([logger], self.settings, self.figures, len(self.history.scores))
+
+    @cached_property
+    def _encoded(self) -> Png:
+        return png(self.image)
 
     def report(self, folder: Path) -> str:
         """The figures, and where the picture is."""
         return f"{self}\n  {folder / PICTURE}"
 
     def __str__(self) -> str:
-        title = "{edit} {target} by {method}, penalty {penalty_weight:g}".format(**self.settings)
-        return f"{title}\n{table(self.figures, self.side_effects)}"
+        return "\n".join(
+            [title(self.settings), *notes(self.settings["target"]), table(self.figures, self.side_effects)]
+        )
 
 
 def measured(
@@ -75,12 +125,13 @@ def measured(
     names: Sequence[str],
     references: Sequence[Float[Tensor, "samples k"]],
     judge: Judge | None,
+    factors: Collection[str] = (),
 ) -> Steered:
     """What a history did.
 
     Args:
         settings: the job's, as in `metrics.json`.
-        names: of the steering classifier's logits.
+        names: of the steering classifier's logits, and `factors`, those of them that are no labels.
         references: the classifier's and the judge's logits over unsteered samples.
 
     Raises:
@@ -88,17 +139,18 @@ def measured(
     """
     target, sign, last = settings["target"], EDITS[settings["edit"]], max(history.images)
     classifier = Scored(names, history.logits[0], history.logits[-1], references[0])
-    scored, captions, effects, by_image = None, [], {}, {}
+    scored, by_image = None, {}
     if judge is not None:
         before, after = (judge.logits(history.images[step]) for step in (0, last))
         scored = Scored(judge.names, before, after, references[1])
-        column = attributes.find(target, judge.names)
-        others = metrics.others_of(target, judge.names)
-        factor = judge.names[column] in judge.factors
-        seen = [logits[:, column] if factor else logits[:, column].sigmoid() for logits in (before, after)]
-        captions = [f"{start:.2f} to {end:.2f}" for start, end in zip(*seen, strict=True)]
-        effects = metrics.side_effects(scored, others)
-        by_image = metrics.by_image(scored, target, sign, others) | {"judge_logits": torch.stack([before, after])}
+        by_image = metrics.by_image(scored, target, sign, metrics.others_of(target, judge.names))
+        by_image |= {"judge_logits": torch.stack([before, after])}
+    factors = factors if judge is None else judge.factors
+    seen, who = (classifier, "the steering classifier's, unconfirmed") if scored is None else (scored, "the judge's")
+    column = attributes.find(target, seen.names)
+    factor = seen.names[column] in factors
+    views = [logits[:, column] if factor else logits[:, column].sigmoid() for logits in (seen.before, seen.after)]
+    legend = f"below each column: {target} in sigma" if factor else f"below each column: probability of {target}"
     ends = torch.stack([history.images[step][0] for step in (0, last)])
     aim = dict.fromkeys((target, *attributes.parts(target)))
     return Steered(
@@ -106,17 +158,50 @@ def measured(
         columns=[names.index(name) for name in aim if name in names],
         settings=settings,
         figures=metrics.figures(target, sign, history.noise[-1], classifier, scored),
-        side_effects=effects,
-        image=picture(history, captions),
+        side_effects=metrics.side_effects(seen, metrics.others_of(target, seen.names)),
+        image=picture(
+            history,
+            captions=[f"{start:.2f} to {end:.2f}" for start, end in zip(*views, strict=True)],
+            lines=[title(settings), f"{legend}, start to end ({who})"],
+        ),
         kept={"first_image": to_uint8(ends), **by_image},
     )
 
 
-def picture(history: History, captions: Sequence[str] = ()) -> Float[Tensor, "3 h w"]:
-    """The shown images in [0, 1]: one column per image, time downwards, the last row final; captions below."""
-    rows = [history.images[step] for step in sorted(history.images)]
-    grid = grid_of(torch.cat(rows), columns=len(rows[0]))
-    return captioned(grid, captions) if captions else grid
+def picture(history: History, captions: Sequence[str] = (), lines: Sequence[str] = ()) -> Float[Tensor, "3 h w"]:
+    """The shown images in [0, 1]: one column per image, time downwards, the last row final; their steps beside them."""
+    rows = dict(sorted(history.images.items()))
+    grid = grid_of(torch.cat(list(rows.values())), columns=len(rows[0]))
+    return annotated(grid, captions, [f"step {step}" for step in rows], lines)
+
+
+def title(settings: Mapping[str, Any]) -> str:
+    """What was done, in a few words."""
+    return "{edit} {target} by {method}, penalty {penalty_weight:g}".format(**settings)
+
+
+def notes(target: str) -> list[str]:
+    """What a factor's name may be mistaken for: some labels are thresholds of a factor."""
+    labels = [label for label, factor in MEASURED if factor == target]
+    return [f"  {target} is a number, not the label {label}: target={label} would steer that" for label in labels]
+
+
+def scalars_of(history: History, columns: Sequence[int]) -> dict[str, list[float]]:
+    """What is logged at each step, the score before it, the others at the end too.
+
+    Args:
+        columns: as for `write_events`.
+    """
+    noise, logits = torch.stack(history.noise), torch.stack(history.logits)
+    change = logits - logits[0]
+    change[:, :, columns] = 0.0
+    scalars = {
+        "steer/target_logit": logits[:, :, columns[0]].mean(dim=1),
+        "steer/other_change": change.norm(dim=2).mean(dim=1),
+        "steer/noise_norm": noise.norm(dim=2).mean(dim=1),
+        "steer/score": torch.stack(history.scores).mean(dim=1),
+    }
+    return {tag: values.tolist() for tag, values in scalars.items()}
 
 
 def write_events(
@@ -135,17 +220,8 @@ def write_events(
         encoded: the picture `image` where it is encoded already.
     """
     events = Events()
-    noise, logits = torch.stack(history.noise), torch.stack(history.logits)
-    change = logits - logits[0]
-    change[:, :, columns] = 0.0
-    scalars = {
-        "steer/target_logit": logits[:, :, columns[0]].mean(dim=1),
-        "steer/other_change": change.norm(dim=2).mean(dim=1),
-        "steer/noise_norm": noise.norm(dim=2).mean(dim=1),
-        "steer/score": torch.stack(history.scores).mean(dim=1),
-    }
-    for tag, values in scalars.items():
-        for step, value in enumerate(values.tolist()):
+    for tag, values in scalars_of(history, columns).items():
+        for step, value in enumerate(values):
             events.scalar(tag, value, step)
     for row, (step, images) in enumerate(sorted(history.images.items())):
         events.image("steer/images", png(row_of(image, images, row)), step)
@@ -157,12 +233,20 @@ def write_events(
 
 
 def table(figures: Mapping[str, float | None], side_effects: Mapping[str, float]) -> str:
-    """The figures as lines of text, with the three largest side effects."""
-    width = max(map(len, figures))
-    lines = [f"  {name:<{width}}  {'–' if value is None else f'{value:.3f}'}" for name, value in figures.items()]
-    if figures["gain_judge"] is None:
-        lines.append("  unconfirmed: no judge took part, so only the steering classifier says so")
-    elif side_effects:
+    """The figures as lines of text, each with its meaning, and the three largest side effects.
+
+    Without a judge its figures are left out, and the side effects are those that the steering classifier sees.
+    """
+    width = max(map(len, MEANINGS))
+    confirmed = figures["gain_judge"] is not None
+    lines = [
+        f"  {name:<{width}}  {'–' if value is None else f'{value:.2f}':>6}  {MEANINGS[name]}"
+        for name, value in figures.items()
+        if confirmed or name not in Judged.__annotations__
+    ]
+    if side_effects:
         largest = sorted(side_effects.items(), key=lambda effect: -effect[1])[:3]
-        lines.append(f"  {'largest side effects':<{width}}  " + ", ".join(f"{name} {v:.2f}σ" for name, v in largest))
+        lines.append(f"  {'largest side effects':<{width}}  {', '.join(f'{name} {v:.2f}σ' for name, v in largest)}")
+    if not confirmed:
+        lines.append("  unconfirmed: no judge took part; all this is what the steering classifier itself sees")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
 from zsteer.data import attributes
@@ -27,6 +28,8 @@ from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
 from zsteer.steering.rows import Rows
 from zsteer.steering.start import starting_noise
+from zsteer.training.callbacks import Stopped, Termination
+from zsteer.training.fitting import made_by_lightning, misconfiguration_told
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,13 @@ class Session:
     """
 
     def __init__(self, cfg: DictConfig):
+        self.device = made_by_lightning(cfg.trainer, **TRAINER_SETTINGS).strategy.root_device
         torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
         self.dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
         self.method = method_of(cfg.method)
         self.networks = load_networks(cfg, self.dtype)
         self.module_class = instantiate(cfg.steering, _partial_=True)
         self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
-        self.device = torch.device("cpu")  # until a Trainer says where
         self._pair = (self.networks.generator, self.networks.classifier.network)
         self._starts: dict[str, Tensor] = {}
         self._fitted = False
@@ -78,7 +81,8 @@ class Session:
         Raises:
             ValueError: its noise does not fit, or `where` fits too few samples.
         """
-        start = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where))
+        aim = (cfg.target, cfg.edit) if cfg.where == "auto" else None
+        start = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where, aim))
         if start not in self._starts:
             self._starts[start] = starting_noise(cfg, self.networks).to(self.dtype)
         noise, names = self._starts[start], self.networks.classifier.names
@@ -121,9 +125,24 @@ class Session:
             return sign * until * getattr(self.networks.classifier.network, "scale", 1.0)
         return math.log(until / (1 - until))
 
-    def steer(self, jobs: Sequence[Job], progress_bar: bool = True) -> list[History]:
-        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through."""
-        trainer = instantiate(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=progress_bar)
+    def steer(
+        self, jobs: Sequence[Job], progress_bar: bool = True, after_step: Callable[[int], None] | None = None
+    ) -> list[History]:
+        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through.
+
+        Args:
+            after_step: is told how many steps are done, after each.
+
+        Raises:
+            InterruptedError: SIGTERM came to one of several processes.
+        """
+        shown = progress_bar and self.trainer.get("enable_progress_bar", True)
+        trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=shown)
+        callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if after_step is not None:
+            callbacks.append(LambdaCallback(on_train_batch_end=lambda *args: after_step(args[-1] + 1)))
+        if trainer.world_size > 1:  # alone, this process ends at once
+            callbacks.append(Termination())
         self.device = trainer.strategy.root_device
         if isinstance(self.method, Fitting) and not self._fitted:
             self.method = self.method.fit(self.networks.generator, self.references[0])
@@ -136,7 +155,11 @@ class Session:
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
         )
-        trainer.fit(module, range(self.num_steps))
+        try:
+            with misconfiguration_told():
+                trainer.fit(module, range(self.num_steps))
+        except Stopped:
+            raise InterruptedError("terminated") from None
         self._pair = module.networks  # frozen now, which the next batch need not do again
         histories, first = [], 0
         for job in jobs:
@@ -154,7 +177,8 @@ class Session:
         history.check_finite()
         last = max(history.images)
         history.images = {step: images for step, images in history.images.items() if step in {*job.shown, last}}
-        return measured(job.settings, history, self.networks.classifier.names, self.references, self.judge)
+        classifier = self.networks.classifier
+        return measured(job.settings, history, classifier.names, self.references, self.judge, classifier.factors)
 
     @cached_property
     def judge(self) -> Judge | None:

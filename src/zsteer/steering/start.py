@@ -1,5 +1,6 @@
 """Where steering starts: noise from a file, or random noise whose images have or lack some attributes."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,25 +12,46 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zsteer.data import attributes
-from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.files import BUNDLE
+from zsteer.networks.inference import frozen, noise_of, z_dim_of
 from zsteer.networks.loading import Networks
+
+log = logging.getLogger(__name__)
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
 SAMPLE_BATCH = 200
 
 
 def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_dim"]:
-    """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`."""
+    """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`.
+
+    `where=auto` is for the bundled networks: from images that lack what is wanted, as far as there are enough of them.
+
+    Raises:
+        ValueError: the file's noise does not fit, or `where` fits too few samples.
+    """
     if cfg.noise is not None:
         return read_noise(Path(cfg.noise), z_dim_of(networks.generator))
-    random = torch.Generator().manual_seed(cfg.seed)
-    if not cfg.where:
-        return torch.randn(cfg.num_images, z_dim_of(networks.generator), generator=random)
-    return sample_where(networks, dict(cfg.where), cfg.num_images, random)
+    where = lacking(cfg, networks) if cfg.where == "auto" else dict(cfg.where or {})
+    try:
+        if where:
+            return sample_where(networks, where, cfg.num_images, torch.Generator().manual_seed(cfg.seed))
+    except ValueError as error:
+        if cfg.where != "auto":
+            raise
+        log.warning("%s; starting from any", error)
+    return noise_of(networks.generator, cfg.num_images, cfg.seed)
+
+
+def lacking(cfg: DictConfig, networks: Networks) -> dict[str, bool]:
+    """That an image has not yet what is wanted, in the words of `where`; nothing of factors and others' networks."""
+    bundled = all(Path(str(cfg[role].checkpoint)).parent == BUNDLE for role in ("generator", "classifier"))
+    name = networks.classifier.names[attributes.find(cfg.target, networks.classifier.names)]
+    return {name: cfg.edit != "add"} if bundled and name not in networks.classifier.factors else {}
 
 
 def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
-    """The tensor `noise` of a safetensors file.
+    """The tensor `noise` of a safetensors file; of a run's history, which has one for each step, the last.
 
     Raises:
         ValueError: not such a file, or its tensor is not `[n ≥ 1, z_dim]`, floating and finite.
@@ -39,6 +61,8 @@ def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
             if "noise" not in file.keys():
                 raise ValueError(f"noise={path} has no tensor 'noise', only {', '.join(file.keys()) or 'none'}")
             noise = file.get_tensor("noise")
+            if noise.ndim == 3 and len(noise):
+                noise = noise[-1]
     except (SafetensorError, OSError) as error:
         raise ValueError(f"noise={path} is not a readable .safetensors file ({error})") from error
     if noise.ndim != 2 or noise.shape[1] != z_dim or len(noise) == 0:

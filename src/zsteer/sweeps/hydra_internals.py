@@ -89,10 +89,11 @@ class Composer:
 
 def word_of(key: str, value: Any) -> str:
     """A setting as a word of the command line, in Hydra's grammar."""
-    return f"{key}={_written(value)}"
+    return f"{key}={written(value)}"
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value in Hydra's grammar."""
     if hasattr(value, "item"):  # of NumPy's and torch's scalars
         value = value.item()
     if value is None:
@@ -102,11 +103,11 @@ def _written(value: Any) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(part)}" for key, part in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{written(part)}" for key, part in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_written, value)) + "]"
+        return "[" + ",".join(map(written, value)) + "]"
     text = str(value)
-    if re.fullmatch(r"[A-Za-z_][\w./+-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
+    if re.fullmatch(r"/?[A-Za-z_][\w./+-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
         return text  # bare, because Hydra takes no quoted name of a config group's choice
     quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
     return f"'{quoted}'"

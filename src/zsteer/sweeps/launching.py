@@ -5,7 +5,7 @@ job's failure takes no other with it, and a sweep that is resumed leaves the job
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
@@ -17,13 +17,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
 from zsteer.files import atomic_write, is_main_process, read_json
-from zsteer.status import describe, read_status, refuse_completed_sweep, write_failure
+from zsteer.locks import in_use
+from zsteer.status import describe, refuse_completed_sweep, write_failure
 from zsteer.sweeps.hydra_internals import Composer
+from zsteer.sweeps.jobs import state_of
 
 
 @dataclass
 class Launched:
-    """One job of a sweep: its overrides, its config (with Hydra's own section), its folder, and what became of it."""
+    """One job of a sweep: its overrides, its config (with Hydra's own section), its folder, and what became of it.
+
+    `kept` holds the lock of the folder while this process writes into it.
+    """
 
     overrides: list[str]
     cfg: DictConfig
@@ -31,13 +36,12 @@ class Launched:
     folder: Path
     result: Any = None
     error: BaseException | None = None
+    kept: ExitStack = field(default_factory=ExitStack)
 
     @property
     def completed(self) -> bool:
-        """Whether its folder says so, and has its figures where a job has some."""
-        metrics = self.folder / "metrics.json"
-        whole = not metrics.is_file() or isinstance(read_json(metrics), dict)
-        return whole and read_status(self.folder).get("state") == "completed"
+        """Whether its folder says so, and holds nothing that is damaged."""
+        return state_of(self.folder).get("state") == "completed"
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         # The task is an `app.main.Task`.
-        self.call, self.check = self.task.call, self.task.command.check
+        self.call, self.check = self.task.call, self.task.command.ready
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.first == 0 and not self.call.resumed:  # later batches of a search find those before
             refuse_completed_sweep(self.folder)
@@ -62,6 +66,12 @@ class Sweep:
         self.call.sweep, self.call.started = self.folder, True
         self.jobs = list(self._composed())
         self._check_same()
+        self._refuse_living()
+
+    @property
+    def grid(self) -> bool:
+        """Whether the sweeper is Hydra's own, which knows all jobs before the first, and not a search."""
+        return self.config.hydra.sweeper._target_.endswith(("BasicSweeper", "QuickSweeper"))
 
     def _composed(self) -> Iterator[Launched]:
         composer = Composer(self.context.config_loader, self.config)
@@ -83,7 +93,7 @@ class Sweep:
             ValueError: the folder that is to be resumed holds jobs of other words.
         """
         known = {job.folder.name: job.overrides for job in self.jobs}
-        all_known = self.config.hydra.sweeper.get("max_batch_size") is None
+        all_known = self.grid and self.config.hydra.sweeper.get("max_batch_size") is None
         for status in self.folder.glob("*/status.json") if self.call.resumed else ():
             saved = status.parent / ".hydra" / "overrides.yaml"
             words = OmegaConf.to_container(OmegaConf.load(saved)) if saved.is_file() else None
@@ -94,8 +104,23 @@ class Sweep:
                     "the words that the sweep was started with"
                 )
 
+    def _refuse_living(self) -> None:
+        """
+        Raises:
+            ValueError: a job still runs, as the children of a sweep that was killed do until they have saved.
+        """
+        for job in self.jobs:
+            if job.folder.is_dir() and not job.completed:
+                with in_use(job.folder, "hydra.sweep.dir"):
+                    pass
+
     def begin(self, job: Launched) -> None:
-        """Make a job's folder with Hydra's three files of its config."""
+        """Make a job's folder with Hydra's three files of its config, and keep it until `end`.
+
+        Raises:
+            ValueError: another run has it.
+        """
+        job.kept.enter_context(in_use(job.folder, "hydra.sweep.dir"))
         if not is_main_process():
             return
         for name, text in {
@@ -106,11 +131,23 @@ class Sweep:
             with atomic_write(job.folder / ".hydra" / f"{name}.yaml") as temporary:
                 temporary.write_text(text)
 
+    def ready(self, job: Launched) -> bool:
+        """Whether a job's config passes its checks; if not, it has failed."""
+        try:
+            self.check(job.cfg, job.overrides)
+        except Exception as error:
+            with suppress(OSError, ValueError):
+                self.begin(job)
+            self.fail(job, error)
+        return job.error is None
+
     def fail(self, job: Launched, error: BaseException, seconds: float = 0.0) -> None:
         """Record a job's failure in its folder and for the end of the sweep."""
         job.error = error
         self.call.failures.append(f"{job.folder.name}: {describe(error)}")
-        with suppress(OSError):  # a full disk has no room for that either
+        job.kept.close()
+        # A full disk has no room for that either, and a folder that another run has is not ours to write into.
+        with suppress(OSError, ValueError), in_use(job.folder, "hydra.sweep.dir"):
             write_failure(job.folder, error, seconds)
 
     def returns(self) -> list[JobReturn]:
@@ -118,10 +155,9 @@ class Sweep:
 
         Hydra's own sweeper stops at a failed job, and would leave out later batches of jobs; so it is told nothing.
         """
-        basic = self.config.hydra.sweeper._target_.endswith(("BasicSweeper", "QuickSweeper"))
         returned = []
         for job in self.jobs:
-            failed = job.error is not None and not basic
+            failed = job.error is not None and not self.grid
             outcome = JobReturn(job.overrides, job.cfg, job.hydra_cfg, str(Path.cwd()), self.config.hydra.job.name)
             outcome.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
             outcome.return_value = job.error if failed else job.result

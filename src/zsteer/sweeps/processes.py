@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,10 +13,13 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from tqdm import tqdm
 
+from zsteer.files import LAST_CHECKPOINT
 from zsteer.settings import whole_number
 from zsteer.status import read_status
 from zsteer.sweeps.hydra_internals import options_of_command, word_of
 from zsteer.sweeps.launching import Launched, Sweep, kept_objective
+
+STARTED_BY = "ZSTEER_STARTED_BY"  # the variable that tells a job's process which one it has to end with
 
 
 def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -> list[JobReturn]:
@@ -31,6 +35,7 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
         if job not in waiting:
             job.result = kept_objective(job)
     processes: list[subprocess.Popen] = []
+    ended = threading.Event()
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(waiting), desc="Running", unit="job"))
         pool = stack.enter_context(ThreadPoolExecutor(num_parallel))
@@ -38,7 +43,8 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
         def one(job: Launched) -> None:
             place = places.get()
             try:
-                _run_process(sweep, job, place, processes)
+                if sweep.ready(job):
+                    _run_process(sweep, job, place, processes, ended)
             finally:
                 places.put(place)
                 bar.update()
@@ -47,6 +53,7 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
             for done in [pool.submit(one, job) for job in waiting]:
                 done.result()
         except BaseException:  # an interrupt ends what is running, and starts nothing more
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
                 process.terminate()
@@ -54,12 +61,19 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
     return sweep.returns()
 
 
-def _run_process(sweep: Sweep, job: Launched, gpu: str | None, processes: list[subprocess.Popen]) -> None:
+def _run_process(
+    sweep: Sweep, job: Launched, gpu: str | None, processes: list[subprocess.Popen], ended: threading.Event
+) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+    (job.folder / "status.json").unlink(missing_ok=True)  # of an earlier attempt
+    environment = {**os.environ, STARTED_BY: str(os.getpid())}
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
     with (job.folder / "output.log").open("w") as log:
         process = subprocess.Popen(_command_of(sweep, job), stdout=log, stderr=log, env=environment)
         processes.append(process)
+        if ended.is_set():  # while this one started
+            process.terminate()
         code = process.wait()
     status = read_status(job.folder)
     if code == 0 and status.get("state") == "completed":
@@ -73,8 +87,10 @@ def _run_process(sweep: Sweep, job: Launched, gpu: str | None, processes: list[s
 
 
 def _command_of(sweep: Sweep, job: Launched) -> list[str]:
-    """The command that runs a job alone, in its folder."""
+    """The command that runs a job alone, in its folder, and goes on with what it has trained there."""
     ours = ("hydra.mode=", "hydra.sweep", "hydra/sweep", "hydra.run", "hydra.launcher", "hydra/launcher")
     hydras = [word for word in sweep.config.hydra.overrides.hydra if not word.startswith(ours)]
     alone = ["hydra.mode=RUN", word_of("hydra.run.dir", job.folder)]
+    if "ckpt_path" in job.cfg and (job.folder / LAST_CHECKPOINT).is_file():  # of an attempt that was interrupted
+        alone.append(word_of("ckpt_path", job.folder / LAST_CHECKPOINT))
     return [sys.executable, sys.argv[0], *options_of_command(), *job.overrides, *hydras, *alone]

@@ -3,22 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 
 from zsteer.evaluation.frontier import Point, draw_frontier
 from zsteer.events import Events
-from zsteer.files import read_json, write_table
+from zsteer.files import write_table
 from zsteer.pictures import Png, save_picture, sheet
 from zsteer.statistics import bootstrap_interval
-from zsteer.status import read_status
 from zsteer.steering.history import FILE as HISTORY
-
-Row = dict[str, Any]
+from zsteer.sweeps.curves import draw_curves
+from zsteer.sweeps.jobs import Row, given_to, read_jobs
+from zsteer.sweeps.seeds import mean_and_interval, over_seeds
 
 # The two figures of the frontier, and where a job keeps them for each image.
 BY_IMAGE = {"gain_judge": "judge_gain", "attribute_dependency": "judge_dependency"}
@@ -44,7 +42,8 @@ class Summary:
 def summarize(folder: Path) -> Summary:
     """Make a sweep's table and pictures from the jobs' folders.
 
-    `sweep.csv` has a row per job; `frontier.png` and `sheet.png` are also TensorBoard's run `sweep`.
+    `sweep.csv` has a row per job, and `seeds.csv` one for jobs that differ in their seed alone, if any do. Of steering,
+    `frontier.png` and `sheet.png`, of training, `curves.png` are also TensorBoard's run `sweep`.
 
     Raises:
         FileNotFoundError: the folder holds no job.
@@ -53,10 +52,17 @@ def summarize(folder: Path) -> Summary:
     if not rows:
         raise FileNotFoundError(f"sweep={folder} holds no job: no folder in it has a status.json")
     rows = [row | intervals(folder, row) for row in rows]
+    given = [given_to(folder / row["job"]) for row in rows]
     lines = lines_of(folder, rows)
     table = pd.DataFrame(rows, dtype=object)  # as they are: numbers of images and seeds stay whole where a job has none
     write_table(folder / "sweep.csv", table)
-    pictures = {"frontier": frontier(lines), "sheet": draw_sheet(folder, lines)}
+    if seeds := over_seeds(rows, given):
+        write_table(folder / "seeds.csv", pd.DataFrame(seeds, dtype=object))
+    curves = None if lines else draw_curves(rows, given)
+    if curves is None:
+        pictures = {"frontier": frontier(lines), "sheet": draw_sheet(folder, lines)}
+    else:
+        pictures = {"curves": curves}
     drawn = {name: picture for name, picture in pictures.items() if picture is not None}
     for name, picture in drawn.items():
         save_picture(folder / f"{name}.png", picture)
@@ -70,46 +76,17 @@ def failures(folder: Path) -> list[str]:
     return [f"{row['job']}: {row['error']}" for row in read_jobs(folder) if row["state"] == "failed"]
 
 
-def read_jobs(folder: Path) -> list[Row]:
-    """One row per job, in the jobs' order: its name, state and error, its overrides, its settings and figures."""
-    jobs = sorted((path.parent for path in folder.rglob("status.json")), key=_job_number)
-    return [_read_job(folder, job) for job in jobs]
-
-
-def _job_number(job: Path) -> tuple[int, str]:
-    number = job.name.partition("_")[0]
-    return (int(number) if number.isdigit() else -1, job.name)
-
-
-def _read_job(folder: Path, job: Path) -> Row:
-    status, metrics = read_status(job), job / "metrics.json"
-    figures = read_json(metrics) if metrics.is_file() else {}
-    if not isinstance(figures, Mapping):
-        status, figures = {"state": "failed", "error": f"{metrics} is damaged; run the job again"}, {}
-    row: Row = {
-        "job": job.relative_to(folder).as_posix(),
-        "state": status["state"],
-        "error": status.get("error"),
-        "seconds": status.get("seconds"),
-    }
-    return row | given_to(job) | {key: value for key, value in figures.items() if not isinstance(value, Mapping)}
-
-
-def given_to(job: Path) -> dict[str, str]:
-    """What a job was given on the command line."""
-    overrides = job / ".hydra" / "overrides.yaml"
-    given = OmegaConf.load(overrides) if overrides.is_file() else []
-    return {key.lstrip("+~"): value for key, _, value in (str(override).partition("=") for override in given)}
-
-
 def lines_of(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The jobs that got as far as their figures, by edit, target and method.
 
-    Where some of these share a penalty weight too, as in a grid, what else they were given tells the lines apart; a
-    search draws a weight of its own for each job, and is one line.
+    Where some of these share a penalty weight too, as in a grid, what else they were given tells the lines apart, but
+    for the seed; a search draws a weight of its own for each job, and is one line.
     """
     known = [row for row in rows if row.get("penalty_weight") is not None and "method" in row and "edit" in row]
-    given = [{key: word for key, word in given_to(folder / row["job"]).items() if key not in LINE} for row in known]
+    given = [
+        {key: word for key, word in given_to(folder / row["job"]).items() if key not in (*LINE, "seed")}
+        for row in known
+    ]
     varying = [
         key
         for key in dict.fromkeys(key for words in given for key in words)
@@ -137,32 +114,40 @@ def intervals(folder: Path, row: Row) -> Row:
         return {}
     bounds = {}
     for figure, values in parts.items():
-        low, high = bootstrap_interval(values)
-        bounds |= {f"{figure}_low": low, f"{figure}_high": high}
+        if (interval := bootstrap_interval(values)) is not None:
+            bounds |= {f"{figure}_low": interval[0], f"{figure}_high": interval[1]}
     return bounds
 
 
 def frontier(lines: Mapping[str, Sequence[Row]]) -> Png:
-    """Side effects against judged gain, with intervals: the penalty along each line."""
+    """Side effects against judged gain, with intervals: the penalty along each line.
+
+    Jobs that differ in their seed are one point, at their mean; its interval is that of the seeds.
+    """
     points: dict[str, list[Point]] = {}
     for name, rows in lines.items():
         judged = [row for row in rows if all(row.get(figure) is not None for figure in FIGURES)]
-        for row in sorted(judged, key=lambda row: row["penalty_weight"]):
-            gain, dependency = ((row.get(f"{f}_low", row[f]), row.get(f"{f}_high", row[f])) for f in FIGURES)
-            label = f"λ={row['penalty_weight']:g}"
-            point = Point(row[FIGURES[0]], row[FIGURES[1]], dependency, gain, label)
-            points.setdefault(name, []).append(point)
+        for weight in sorted({row["penalty_weight"] for row in judged}):
+            alike = [row for row in judged if row["penalty_weight"] == weight]
+            (gain, gains), (dependency, dependencies) = (_mean_of(alike, figure) for figure in FIGURES)
+            points.setdefault(name, []).append(Point(gain, dependency, dependencies, gains, f"λ={weight:g}"))
     return draw_frontier(points, title="" if points else "no job of this sweep has judged figures")
 
 
+def _mean_of(rows: Sequence[Row], figure: str) -> tuple[float, tuple[float, float]]:
+    """A figure's mean over jobs and its interval; of a single job the interval over its images."""
+    mean, interval = mean_and_interval([row[figure] for row in rows])
+    return mean, interval or (rows[0].get(f"{figure}_low", mean), rows[0].get(f"{figure}_high", mean))
+
+
 def draw_sheet(folder: Path, lines: Mapping[str, Sequence[Row]]) -> Png | None:
-    """The first image of each job, at the start and the end: a row for each line, penalty weights across."""
+    """The first image of each job of the first seed, at the start and the end: a row for each line, weights across."""
     cells: dict[str, dict[float, np.ndarray]] = {}
     for name, rows in lines.items():
         for row in rows:
             path = folder / row["job"] / HISTORY
             if row["state"] == "completed" and (image := _first_image(path)) is not None:
-                cells.setdefault(name, {})[row["penalty_weight"]] = image
+                cells.setdefault(name, {}).setdefault(row["penalty_weight"], image)
     if not cells:
         return None
     weights = sorted({weight for images in cells.values() for weight in images})

@@ -17,6 +17,8 @@ from zsteer.sweeps.launching import Launched, Sweep, kept_objective, objective_o
 if TYPE_CHECKING:
     from zsteer.steering.session import Job, Session
 
+MOST_JOBS = 512  # in a batch: each keeps its folder by an open file, of which a process may often have 1,024
+
 
 def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
     """Steer all jobs, those that share networks and number of steps as one batch of at most `max_rows` rows at a time.
@@ -31,13 +33,8 @@ def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
         if job.completed:
             job.result = kept_objective(job)
             continue
-        try:
-            sweep.check(job.cfg)
+        if sweep.ready(job):
             groups.setdefault(group_of(job.cfg), []).append(job)
-        except Exception as error:
-            with suppress(OSError):
-                sweep.begin(job)
-            sweep.fail(job, error)
     bar = tqdm(total=sum(map(len, groups.values())), desc="Steering", unit="job", disable=not is_main_process())
     with bar:
         for jobs in groups.values():
@@ -56,7 +53,7 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
         session = Session(jobs[0].cfg)
     except Exception as error:
         for job in jobs:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 sweep.begin(job)
             failed(job, error)
         return
@@ -68,7 +65,8 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
         except Exception as error:
             failed(job, error)
             continue
-        if batch and sum(len(other.noise) for _, other in batch) + len(ready.noise) > max_rows:
+        rows = sum(len(other.noise) for _, other in batch) + len(ready.noise)
+        if batch and (rows > max_rows or len(batch) == MOST_JOBS):
             _steer_batch(sweep, session, batch, bar)
             batch = []
         batch.append((job, ready))
@@ -78,15 +76,21 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
 
 def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launched, "Job"]], bar: tqdm) -> None:
     from zsteer.steering.history import NonFiniteScore
+    from zsteer.training.loggers import open_loggers
 
     started = time.monotonic()
     for launched, _ in batch:
         with suppress(OSError):  # a disk that is full now may not be when there is something to say
             write_status(launched.folder, "running", 0.0)
-    bar.set_postfix_str(f"{sum(len(job.noise) for _, job in batch)} rows")
+    rows = sum(len(job.noise) for _, job in batch)
+
+    def show(step: int) -> None:
+        bar.set_postfix_str(f"{rows} rows, step {step} of {session.num_steps}")
+
     steered: list[Any] = []
     try:
-        histories = session.steer([job for _, job in batch], progress_bar=False)
+        show(0)
+        histories = session.steer([job for _, job in batch], progress_bar=False, after_step=show)
         for (_, job), history in zip(batch, histories, strict=True):
             try:
                 steered.append(session.measure(job, history))
@@ -97,7 +101,7 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
         for launched, _ in batch:
             sweep.fail(launched, error)
         bar.update(len(batch))
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, InterruptedError):
             raise error from None
         return
     share = (time.monotonic() - started) / len(batch)
@@ -108,13 +112,19 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
                 if isinstance(outcome, NonFiniteScore) and is_main_process():
                     outcome.history.save(launched.folder)
                 raise outcome
-            if is_main_process():
-                outcome.write(launched.folder)
+            launched.cfg.run_folder = str(launched.folder)
+            with open_loggers(launched.cfg, launched.folder) as loggers:
+                if is_main_process():
+                    outcome.log(loggers)
+                    outcome.write(launched.folder)
             launched.result = objective_of(outcome.metrics, launched.cfg)
             write_status(launched.folder, "completed", share)
+            launched.kept.close()
         except Exception as error:
             sweep.fail(launched, error, share)
         bar.update()
 
-    with ThreadPoolExecutor() as pool:  # most of writing is to compress pictures, which other threads need not wait for
+    # Most of writing is to compress pictures, which other threads need not wait for; W&B has one run at a time.
+    plain = all(set(launched.cfg.logger or ()) <= {"tensorboard"} for launched, _ in batch)
+    with ThreadPoolExecutor(None if plain else 1) as pool:
         list(pool.map(finish, (launched for launched, _ in batch), steered))

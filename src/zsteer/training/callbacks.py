@@ -1,18 +1,20 @@
 """What every training does on the way: checkpoints, and random numbers by their place."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.callbacks import Checkpoint
 
 from zsteer.data.streams import random_source
-from zsteer.files import atomic_write
 from zsteer.settings import real_number
+from zsteer.status import terminate
 
-CLOCK_EVERY = 16  # batches between two looks at the clock, for which several processes have to agree
+AGREE_EVERY = 16  # batches between two moments at which several processes agree whether to save, or to end
 
 
 def check_finite(module: LightningModule) -> None:
@@ -25,42 +27,114 @@ def check_finite(module: LightningModule) -> None:
             raise ValueError(f"training diverged: {name} is NaN or infinite; lower the learning rate")
 
 
-class LastCheckpoint(Callback):
-    """Save the whole state of training every few minutes, at the end and on SIGTERM, always to the same file.
+class Stopped(BaseException):
+    """A signal asked a Trainer's work to end, which it did between two steps."""
 
-    Weights that are NaN or infinite end the training, and do not replace the last good file.
+
+class LastCheckpoint(Checkpoint):
+    """Save the whole state of training every few minutes, at the end and when it is stopped, always to the same file.
+
+    Ctrl-C and SIGTERM stop it between two steps, where its state is whole; a second Ctrl-C ends it at once. Weights
+    that are NaN or infinite end the training, and do not replace the last good file. Of the callbacks it comes last,
+    and where a validation follows a step it waits for that, so that the file has what the others made of it.
     """
 
     def __init__(self, path: Path, minutes: int | float):
         real_number(minutes, "checkpoint_minutes", above=0.0)
         self.path, self.seconds = path, 60 * minutes
         self.saved_at = time.monotonic()
+        self.signal: int | None = None  # that came
+        self.stepping = False  # whether there are steps to stop between
+
+    def hear(self, number: int, frame: Any) -> None:
+        """A handler of Ctrl-C and SIGTERM.
+
+        Raises:
+            KeyboardInterrupt, Terminated: a second Ctrl-C, or the steps have not begun or are done.
+        """
+        again = number == self.signal == signal.SIGINT
+        self.signal = self.signal or number
+        if again or not self.stepping:
+            (signal.default_int_handler if number == signal.SIGINT else terminate)(number, frame)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stepping = True
+        if signal.getsignal(signal.SIGINT) == self.hear:
+            signal.signal(signal.SIGTERM, self.hear)  # Lightning's own would stop in the middle of a validation
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.world_size > 1 and batch_idx % CLOCK_EVERY:
+        every = trainer.val_check_batch  # null where validations go by the clock
+        validates = trainer.enable_validation and every is not None and (batch_idx + 1) % every == 0
+        if not validates and (trainer.world_size == 1 or (batch_idx + 1) % AGREE_EVERY == 0):
+            self._look(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.stepping and not trainer.sanity_checking:
+            self._look(trainer, pl_module)
+
+    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+        """Save if it is time; stop if that is asked for."""
+        # After the last batch there is a save anyway; what has been accumulated for a step is in no checkpoint.
+        if trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = time.monotonic() - self.saved_at >= self.seconds
-        if trainer.strategy.broadcast(due):  # the clocks of several processes differ, but all take part in saving
-            self._save(trainer, pl_module)
-            self.saved_at = time.monotonic()
+        stop = self._asked(trainer)
+        if trainer.strategy.broadcast(due) or stop:  # clocks of several processes differ, but all take part in saving
+            self._save(trainer, module)
+        if stop:
+            raise Stopped
+
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether a signal has come to any of the processes."""
+        return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save before the others' last figures, which may take long."""
+        self._save(trainer, pl_module)
+        self.stepping = False
+        if self._asked(trainer):
+            raise Stopped
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer, pl_module)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException):  # which Lightning raises between two batches
-            self._save(trainer, pl_module)
-
     def _save(self, trainer: Trainer, module: LightningModule) -> None:
-        """Save under a temporary name and rename, since a kill or a full disk must leave the last good file."""
         check_finite(module)
-        if trainer.is_global_zero:
-            with atomic_write(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
-        else:
-            trainer.save_checkpoint(self.path)  # takes part in gathering the state; only the main process writes
+        trainer.save_checkpoint(self.path)
+        self.saved_at = time.monotonic()
+
+
+class Termination(Callback):
+    """Has SIGTERM end the work of several processes between two batches, in all of them between the same two.
+
+    Lightning's own handler tells the other processes at once, in the middle of whatever they are telling one another,
+    and may wait for their answer for ever.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def note(*_: Any) -> None:
+            self.told = True
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, note)  # at the end Lightning puts back what was there before its own
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % AGREE_EVERY == 0:
+            self._agree(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
+
+    def _agree(self, trainer: Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.told, all=False):
+            raise Stopped
 
 
 class ConfiguredOptimizers(Callback):

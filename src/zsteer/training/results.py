@@ -12,10 +12,11 @@ from torchvision.transforms.functional import to_pil_image
 
 from zsteer.files import write_json
 from zsteer.networks.checkpoints import save_weights
+from zsteer.results import Result
 
 
-@dataclass(frozen=True)
-class Trained:
+@dataclass(frozen=True, repr=False)
+class Trained(Result):
     """A trained network.
 
     Args:
@@ -25,6 +26,7 @@ class Trained:
         config: the resolved config that it was trained by.
         details: more of them, which `metrics.json` has too.
         image: samples of a generator, in [0, 1].
+        note: what is to be said of the figures.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Trained:
     config: dict[str, Any]
     details: Mapping[str, Any] = field(default_factory=dict)
     image: Float[Tensor, "3 h w"] | None = field(default=None, repr=False)
+    note: str | None = None
 
     @property
     def picture(self) -> Image | None:
@@ -51,4 +54,5 @@ class Trained:
         return f"{self}\n  {folder / self.name}.safetensors"
 
     def __str__(self) -> str:
-        return "\n".join(f"  {name}: {value}" for name, value in self.metrics.items())
+        lines = [f"{name}: {value}" for name, value in self.metrics.items()]
+        return "\n".join(f"  {line}" for line in (*lines, self.note) if line is not None)
