@@ -58,6 +58,7 @@ def folder(faces, tmp_path):
 def test_a_run_leaves_noise_in_the_order_of_names_and_every_other_file(command, folder, faces):
     ended = command("invert", *QUICK, f"image={folder}")
     assert ended.code == 0, ended.err
+    assert "Inverting: 100%" in ended.err
     written = {path.name for path in ended.folder.iterdir() if not path.name.startswith(("events", ".hydra"))}
     assert written == {
         *("noise.safetensors", "inversion.png", "pictures.csv", "metrics.json", "status.json", "invert.log")
@@ -86,12 +87,11 @@ def test_a_run_leaves_noise_in_the_order_of_names_and_every_other_file(command, 
 @pytest.mark.parametrize("method", ["projected", "penalty", "ascent", "tutorial", "direction", "best_of"])
 def test_every_method_steers_the_noise_that_was_found(command, folder, method):
     found = command("invert", *QUICK, f"image={folder}", "num_steps=2")
-    noise = found.folder / "noise.safetensors"
     on_shell = ["method.on_shell=true"] if method in ("ascent", "direction") else []
-    steered = command("steer", *GOLDEN_NETWORKS, f"method={method}", *on_shell, f"noise={noise}", "num_steps=2")
+    steered = command("steer", *GOLDEN_NETWORKS, f"method={method}", *on_shell, f"noise={found.folder}", "num_steps=2")
     assert steered.code == 0, steered.err
     history = load_file(steered.folder / "history.safetensors")["noise"]
-    assert torch.equal(history[0], load_file(noise)["noise"])
+    assert torch.equal(history[0], load_file(found.folder / "noise.safetensors")["noise"])
     assert not torch.equal(history[-1], history[0])
     if method in ("projected", "penalty", *("ascent", "direction")):
         torch.testing.assert_close(history[-1].norm(dim=1), history[0].norm(dim=1))
@@ -150,6 +150,11 @@ def test_a_judge_says_what_is_the_same_in_both(faces):
     assert found.metrics["feature_distance_judge"] > 0
 
 
+def test_the_bar_can_be_switched_off(faces, capfd):
+    zsteer.invert(faces, *QUICK, "+trainer.enable_progress_bar=false", num_steps=2)
+    assert "Inverting" not in capfd.readouterr().err
+
+
 def test_float64_gives_float64(faces):
     found = zsteer.invert(faces, *QUICK, "trainer.precision=64-true", num_steps=2)
     assert found.noise.dtype == torch.float64
@@ -187,6 +192,8 @@ BAD = {
         "bf16-mixed must be one of 32-true, 64-true",
     ),
     "several devices": (["trainer.devices=2"], "trainer.devices=2 must be 1"),
+    "steps of Lightning's": (["+trainer.max_steps=3"], "trainer.max_steps=3 cannot be set; use num_steps"),
+    "clipping": (["+trainer.gradient_clip_val=1"], "trainer.gradient_clip_val=1 cannot be set; use optimizer.lr"),
     "a generator without gradients": (
         ["generator.checkpoint=null", "generator.network={_target_: test_invert_command.Rounding}"],
         "generator.network=Rounding has no gradient for its noise",

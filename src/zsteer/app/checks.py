@@ -290,8 +290,8 @@ def invert(cfg: DictConfig) -> None:
     if not 0 < real_number(cfg.shell, "shell") <= 1:
         raise ValueError(f"shell={cfg.shell} must be a share of the samples, above 0 and at most 1")
     choice(cfg.trainer.precision, "trainer.precision", ("32-true", "64-true"))
-    trainer_words.check(cfg.trainer, {**trainer_words.STEERING, "callbacks": trainer_words.LEAVE_OUT})
-    if cfg.trainer.devices not in (1, "1"):
+    trainer_words.check(cfg.trainer, trainer_words.INVERSION)
+    if cfg.trainer.get("devices", 1) not in (1, "1"):
         raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: rows are not shared by devices here")
     for role in NETWORKS:
         network(cfg, role)

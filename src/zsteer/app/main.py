@@ -137,7 +137,7 @@ class Command:
         settings: Mapping[str, Any],
         config_dir: str | Path | None,
         folder: str | Path | None,
-        objects: Mapping[str, Any] | None = None,
+        objects: Mapping[str, Any],
     ) -> Any:
         """Run for a caller in Python, with the words of the command line and settings by name; give the result.
 
@@ -158,7 +158,7 @@ class Command:
             cfg = compose(self.name, words, inside=True)
             self.ready(cfg, words)
             with _torch_state_kept():
-                perform = partial(self.perform, **(objects or {}))
+                perform = partial(self.perform, **objects)
                 if folder is None:
                     without_folder(cfg)
                     return perform(cfg, None)

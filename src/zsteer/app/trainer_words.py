@@ -43,6 +43,11 @@ STEERING = {
         LEAVE_OUT,
     ),
 }
+INVERSION = {
+    **STEERING,
+    "log_every_n_steps": LEAVE_OUT,
+    **dict.fromkeys(("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"), "use optimizer.lr"),
+}
 TRAINING = {
     **COMMON,
     **dict.fromkeys(("max_epochs", "min_epochs", "min_steps"), "use max_images"),

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zsteer.inversion.distance import FeatureSpace
+from zsteer.steering.judge import check_finite
 
 BATCH_SIZE = 128
 FIGURES = ("pixel_error", "feature_distance_classifier", "feature_distance_judge", "attributes_kept")
@@ -39,6 +40,7 @@ def likeness(
     table[["feature_distance_judge", "attributes_kept", "gained", "lost"]] = None
     if judge is not None:
         apart, *logits = _seen(judge, pairs)
+        check_finite("judge", torch.cat(logits))
         before, after = (part[:, list(labels.values())] > 0 for part in logits)
         table["feature_distance_judge"] = apart.tolist()
         table["attributes_kept"] = (before == after).double().mean(dim=1).tolist()  # NaN of a regressor

@@ -70,8 +70,8 @@ class Inverted(Result):
         return f"{self}\n  {folder / 'noise.safetensors'}\n  {folder / 'inversion.png'}"
 
     def __str__(self) -> str:
-        shown = {name: f"{f:.3f}" if isinstance(f, float) else f for name, f in self.metrics.items() if f is not None}
-        return "\n".join(f"  {name}: {figure}" for name, figure in shown.items())
+        figures = {name: "–" if figure is None else f"{figure:.3f}" for name, figure in self.figures.items()}
+        return "\n".join(f"  {name}: {value}" for name, value in {**self.settings, **figures}.items())
 
 
 def inverted(
@@ -85,8 +85,8 @@ def inverted(
     """What an inversion gives; its figures are means over the pictures of a table (see `likeness`)."""
     settings = {"num_pictures": len(given.names), "num_unreadable": len(given.unreadable), **settings}
     figures = {
-        "pixel_error_median": float(table["pixel_error"].median()),
         **{name: None if table[name].isna().all() else float(table[name].mean()) for name in FIGURES},
+        "pixel_error_median": float(table["pixel_error"].median()),
         "noise_norm_percentile": noise_norm_percentile(noise),
     }
     shown = comparison(given.images, found, table["pixel_error"].tolist())

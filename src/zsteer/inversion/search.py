@@ -7,6 +7,7 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import Float, Int
 from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,10 +18,11 @@ from zsteer.inversion.given import Given, given_pictures
 from zsteer.inversion.likeness import likeness
 from zsteer.inversion.module import LatentInversion
 from zsteer.inversion.results import Inverted, inverted
-from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.networks.inference import frozen, noise_of
 from zsteer.networks.loading import Networks, load_networks, try_generator
 from zsteer.steering.methods import check_uncoupled
 from zsteer.steering.module import TRAINER_SETTINGS
+from zsteer.training.fitting import made_by_lightning, misconfiguration_told
 
 BATCH_SIZE = 128
 NUM_COMPARED = 128  # samples between which distances are 1 on average
@@ -57,8 +59,7 @@ class Search:
         self.cfg, self.dtype = cfg, dtype
         self.device = self._trainer().strategy.root_device
         self.generator = frozen(networks.generator, self.dtype, self.device)
-        random = torch.Generator().manual_seed(cfg.seed)
-        self.prior = torch.randn(cfg.num_samples, z_dim_of(networks.generator), generator=random).to(self.dtype)
+        self.prior = noise_of(networks.generator, cfg.num_samples, cfg.seed).to(self.dtype)
         require_gradient(self.generator, self.prior[:2].to(self.device))
         shares = torch.tensor([0.5 - cfg.shell / 2, 0.5 + cfg.shell / 2], dtype=self.dtype)
         least, largest = self.prior.norm(dim=1).quantile(shares).tolist()
@@ -74,8 +75,8 @@ class Search:
             names = networks.judge.names
             self.labels = {name: names.index(name) for name in names if name not in networks.judge.factors}
 
-    def _trainer(self, **more: Any) -> Any:
-        return instantiate(self.cfg.trainer, **TRAINER_SETTINGS, enable_progress_bar=False, **more)
+    def _trainer(self) -> Trainer:
+        return made_by_lightning(self.cfg.trainer, **TRAINER_SETTINGS, enable_progress_bar=False)
 
     @torch.no_grad()
     def images_of(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
@@ -92,7 +93,8 @@ class Search:
         pictures = torch.arange(len(given)).repeat_interleave(cfg.starts)  # each row's
         ends, losses = [], []
         parts = pictures.split(cfg.max_rows)
-        with tqdm(total=len(parts) * cfg.num_steps, desc="Inverting", unit="step") as bar:
+        hidden = not cfg.trainer.get("enable_progress_bar", True)
+        with tqdm(total=len(parts) * cfg.num_steps, desc="Inverting", unit="step", disable=hidden) as bar:
             tick = LambdaCallback(on_train_batch_end=lambda *_: bar.update())
             for part, start in zip(parts, starts.flatten().split(cfg.max_rows), strict=True):
                 module = LatentInversion(
@@ -104,7 +106,10 @@ class Search:
                     instantiate(cfg.scheduler),
                     self.radii,
                 )
-                self._trainer(callbacks=[tick]).fit(module, range(cfg.num_steps))
+                trainer = self._trainer()
+                trainer.callbacks.append(tick)  # pyright: ignore[reportAttributeAccessIssue]
+                with misconfiguration_told():
+                    trainer.fit(module, range(cfg.num_steps))
                 ends.append(module.noise.detach().cpu())
                 losses.append(torch.stack(module.losses).cpu())
         by_start = torch.cat(losses, dim=1).unflatten(1, starts.shape)
