@@ -58,13 +58,13 @@ def ctrl_c(monkeypatch, owner, name, at):
     monkeypatch.setattr(owner, name, interrupted)
 
 
-# A GAN's, in the middle of its second step, and in its last figures, behind its last step; a classifier's third step,
-# and the validation after its second.
+# A GAN's, in the middle of its second step, and in its last figures, behind its last step; a classifier's second step,
+# and the validation after its first, another having been before.
 MOMENTS = {
     "a GAN's step": ("train_gan", GANModule, "generator_loss", 2, [], 4),
     "a GAN's end": ("train_gan", SampleGrid, "act", 2, [], 8),
-    "a classifier's step": ("train_classifier", classifier_module, "attribute_loss", 4, [], 3),
-    "a validation": ("train_classifier", ClassifierModule, "validation_step", 4, ["schedule=cosine"], 2),
+    "a classifier's step": ("train_classifier", classifier_module, "attribute_loss", 4, [], 2),
+    "a validation": ("train_classifier", ClassifierModule, "validation_step", 4, ["schedule=cosine"], 1),
 }
 
 

@@ -19,6 +19,7 @@ from zsteer.classifier.metrics import AttributeMetrics, Figures, Scale, means
 from zsteer.networks.inference import channels_last
 from zsteer.optimizers import OptimizerFactory, SchedulerFactory
 from zsteer.settings import real_number
+from zsteer.training.fitting import epochs_of
 
 # A rise of exactly one step, as a tenth of ten is, would divide by zero.
 ONE_CYCLE = partial(OneCycleLR, pct_start=0.1 + 1e-9)
@@ -130,7 +131,7 @@ class ClassifierModule(LightningModule):
                 self.log(f"{stage}/{figure}", value)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self._ended_epochs = checkpoint["epoch"]
+        self._ended_epochs = epochs_of(checkpoint)
         for state in checkpoint["lr_schedulers"]:  # which take up their place, not the length of the run before
             for name in (*LENGTHS, "_schedule_phases"):
                 state.pop(name, None)

@@ -128,13 +128,18 @@ def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
     if ckpt_path is None:
         return 0
     content: Mapping[Any, Any] = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
-    if not {"epoch", "state_dict"} <= set(content):
+    if not {"loops", "state_dict"} <= set(content):
         raise ValueError(
             f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to generator.checkpoint or "
             "classifier.checkpoint"
         )
     check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "this run's networks")
-    return content["epoch"]
+    return epochs_of(content)
+
+
+def epochs_of(checkpoint: Mapping[str, Any]) -> int:
+    """How many epochs a checkpoint has ended, one saved at an epoch's very end included, whose `epoch` is that one."""
+    return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
 
 @contextmanager
