@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +30,7 @@ def command(check: Check, successor: Successor = lambda words: None) -> Callable
             checks.unknown_keys(cfg, known_keys(name))
             check(cfg)
 
-        @wraps(perform)
-        def performed(cfg: DictConfig, folder: Path | None) -> Outcome:
-            if folder is not None and "run_folder" in cfg:
-                cfg.run_folder = str(folder)
-            return perform(cfg, folder)
-
-        return Command(name, checked, performed, successor)
+        return Command(name, checked, perform, successor)
 
     return made
 
