@@ -126,8 +126,10 @@ class Cycle(OneCycleLR):
         rise = 0.1 + 1e-9  # a rise of exactly one step, as a tenth of ten is, would divide by zero
         super().__init__(optimizer, max_lr, total_steps=total_steps, pct_start=rise)
 
+    def get_lr(self) -> list[float]:
+        """The last rate goes on where accumulating, cut by an interruption, makes more steps than were to be."""
+        return super().get_lr() if self.last_epoch <= self.total_steps else self.get_last_lr()
+
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take up the place in the cycle, not its length."""
-        super().load_state_dict(
-            {key: state_dict[key] for key in state_dict.keys() - {"total_steps", "_schedule_phases"}}
-        )
+        """Take up the place in the cycle; all else is this run's."""
+        super().load_state_dict({key: state_dict[key] for key in ("last_epoch", "_step_count", "_last_lr")})

@@ -9,7 +9,8 @@ from pytorch_lightning import seed_everything
 
 from zsteer.classifier.metrics import means
 from zsteer.networks.loading import load_classifier
-from zsteer.training.fitting import ended_epochs, told_of_termination, trainer_of
+from zsteer.training.checkpoint import resumed_from
+from zsteer.training.fitting import told_of_termination, trainer_of
 from zsteer.training.results import Trained
 
 
@@ -23,7 +24,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     network = classifier.network.train()
     module = instantiate(cfg.training, network=network, names=classifier.names, scales=data.scales, **balanced)
     data.indices_of("test")  # without images to test on, hours of training would end in an error
-    trainer = trainer_of(cfg, folder, ended_epochs=ended_epochs(cfg.ckpt_path, module))
+    trainer = trainer_of(cfg, folder, resumed=resumed_from(cfg.ckpt_path, module))
     with told_of_termination(trainer):
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     trainer.test(module, data, verbose=False)

@@ -13,7 +13,8 @@ from zsteer.data.faces import FaceData
 from zsteer.gan.callbacks import FidelityScores, SampleGrid
 from zsteer.gan.module import GANModule
 from zsteer.networks.loading import attempt, load_classifier, load_network, try_generator
-from zsteer.training.fitting import ended_epochs, told_of_termination, trainer_of
+from zsteer.training.checkpoint import resumed_from
+from zsteer.training.fitting import told_of_termination, trainer_of
 from zsteer.training.results import Trained
 
 
@@ -28,8 +29,8 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     images = try_generator(networks["generator"])
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
     scores, grid = FidelityScores(judge, **cfg.scores), SampleGrid(folder, cfg.samples_every)
-    ended = ended_epochs(cfg.ckpt_path, module)
-    trainer = trainer_of(cfg, folder, grid, scores, ended_epochs=ended)
+    resumed = resumed_from(cfg.ckpt_path, module)
+    trainer = trainer_of(cfg, folder, grid, scores, resumed=resumed)
     try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
     module.train()
     with told_of_termination(trainer):

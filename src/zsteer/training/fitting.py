@@ -1,7 +1,7 @@
 """How networks are trained: the Trainer, its precision, and going on from a checkpoint."""
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,30 +9,32 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from zsteer.networks.checkpoints import check_same, read
 from zsteer.status import terminate
 from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps
+from zsteer.training.checkpoint import Resumed
 
 
-def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, ended_epochs: int = 0) -> Trainer:
+def trainer_of(cfg: DictConfig, folder: Path | None, *callbacks: Callback, resumed: Resumed | None = None) -> Trainer:
     """The Trainer of a training run: one epoch, which is the whole stream of images; TensorBoard in the run's folder.
 
     Args:
         folder: where events and checkpoints go; null for none.
-        ended_epochs: runs that the checkpoint to go on from has ended. To Lightning, what is left is another epoch.
+        resumed: the checkpoint to go on from.
     """
     kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers()]
+    if resumed is not None:
+        kept.append(resumed)
     if folder is not None:
         kept.insert(0, LastCheckpoint(folder / "checkpoints" / "last.ckpt", cfg.checkpoint_minutes))
     return instantiate(
         cfg.trainer,
         precision=precision_of(cfg.trainer.precision, cfg.trainer.accelerator),
-        max_epochs=ended_epochs + 1,
+        max_epochs=1 if resumed is None else resumed.ended_epochs + 1,
         use_distributed_sampler=False,
         logger=folder is not None and TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
         plugins=[InPlaceCheckpoints()],
@@ -50,24 +52,6 @@ class InPlaceCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         torch.save(checkpoint, path)
-
-
-def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
-    """How many runs the checkpoint to go on from has ended: none if it was interrupted in its first, or is null.
-
-    Raises:
-        FileNotFoundError, ValueError: no such checkpoint, not one of a training run, or of other networks.
-    """
-    if ckpt_path is None:
-        return 0
-    content: Mapping[Any, Any] = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
-    if not {"epoch", "state_dict"} <= set(content):
-        raise ValueError(
-            f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to generator.checkpoint or "
-            "classifier.checkpoint"
-        )
-    check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "this run's networks")
-    return content["epoch"]
 
 
 @contextmanager
