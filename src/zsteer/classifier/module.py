@@ -19,7 +19,7 @@ from zsteer.classifier.metrics import AttributeMetrics, Figures, Scale, means
 from zsteer.networks.inference import channels_last
 from zsteer.optimizers import OptimizerFactory, SchedulerFactory
 from zsteer.settings import real_number
-from zsteer.training.fitting import epochs_of
+from zsteer.training.checkpoint import epochs_of
 
 # A rise of exactly one step, as a tenth of ten is, would divide by zero.
 ONE_CYCLE = partial(OneCycleLR, pct_start=0.1 + 1e-9)

@@ -9,7 +9,8 @@ from pytorch_lightning import seed_everything
 
 from zsteer.classifier.metrics import means
 from zsteer.networks.loading import load_classifier
-from zsteer.training.fitting import chosen_callbacks, ended_epochs, ending_between_steps, trainer_of
+from zsteer.training.checkpoint import resumed_from
+from zsteer.training.fitting import chosen_callbacks, ending_between_steps, trainer_of
 from zsteer.training.loggers import log_figures, log_settings, open_loggers
 from zsteer.training.results import Trained
 
@@ -26,11 +27,11 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     module = instantiate(cfg.training, network=network, names=classifier.names, scales=data.scales, **balanced)
     data.indices_of("test")  # without images to test on, hours of training would end in an error
     callbacks = chosen_callbacks(cfg, module.monitored)
-    ended = ended_epochs(cfg.ckpt_path, module)
+    resumed = resumed_from(cfg.ckpt_path, module)
     with open_loggers(cfg, folder) as loggers:
         config: Any = OmegaConf.to_container(cfg, resolve=True)
         log_settings(loggers, config)
-        trainer = trainer_of(cfg, folder, loggers, *callbacks, ended_epochs=ended)
+        trainer = trainer_of(cfg, folder, loggers, *callbacks, resumed=resumed)
         with ending_between_steps(trainer):
             trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
         trainer.test(module, data, verbose=False)

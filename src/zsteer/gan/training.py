@@ -14,7 +14,8 @@ from zsteer.data.faces import FaceData
 from zsteer.gan.callbacks import FidelityScores, SampleGrid
 from zsteer.gan.module import GANModule
 from zsteer.networks.loading import attempt, load_classifier, load_network, try_generator
-from zsteer.training.fitting import chosen_callbacks, ended_epochs, ending_between_steps, trainer_of
+from zsteer.training.checkpoint import resumed_from
+from zsteer.training.fitting import chosen_callbacks, ending_between_steps, trainer_of
 from zsteer.training.loggers import log_figures, log_settings, open_loggers
 from zsteer.training.results import Trained
 
@@ -31,11 +32,11 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
     scores, grid = FidelityScores(judge, **cfg.scores), SampleGrid(folder, cfg.samples_every)
     callbacks = chosen_callbacks(cfg, scores.monitored)
-    ended = ended_epochs(cfg.ckpt_path, module)
+    resumed = resumed_from(cfg.ckpt_path, module)
     with open_loggers(cfg, folder) as loggers:
         config: Any = OmegaConf.to_container(cfg, resolve=True)
         log_settings(loggers, config)
-        trainer = trainer_of(cfg, folder, loggers, grid, scores, *callbacks, ended_epochs=ended)
+        trainer = trainer_of(cfg, folder, loggers, grid, scores, *callbacks, resumed=resumed)
         try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
         module.train()
         with ending_between_steps(trainer):

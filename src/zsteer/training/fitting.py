@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,41 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from zsteer.files import LAST_CHECKPOINT, atomic_write
-from zsteer.networks.checkpoints import check_same, read
 from zsteer.status import describe, interrupt_of
 from zsteer.training.callbacks import ConfiguredOptimizers, LastCheckpoint, SeededSteps, Stopped, Termination
+from zsteer.training.checkpoint import Resumed
 
 
 def trainer_of(
-    cfg: DictConfig, folder: Path | None, loggers: Sequence[Logger], *callbacks: Callback, ended_epochs: int = 0
+    cfg: DictConfig,
+    folder: Path | None,
+    loggers: Sequence[Logger],
+    *callbacks: Callback,
+    resumed: Resumed | None = None,
 ) -> Trainer:
     """The Trainer of a training run: one epoch, which is the whole stream of images.
 
     Args:
         folder: where checkpoints go; null for none.
-        ended_epochs: runs that the checkpoint to go on from has ended. To Lightning, what is left is another epoch.
+        resumed: the checkpoint to go on from.
     """
     kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers(), *callbacks]
+    if resumed is not None:
+        kept.append(resumed)
     if cfg.trainer.get("enable_progress_bar", True) and not any(isinstance(given, ProgressBar) for given in kept):
         kept.append(TQDMProgressBar())  # beside which ours can stand; Lightning takes rich's where rich is installed
     kept.append(Termination() if folder is None else LastCheckpoint(folder / LAST_CHECKPOINT, cfg.checkpoint_minutes))
     return made_by_lightning(
         cfg.trainer,
         precision=precision_of(cfg.trainer.precision, cfg.trainer.accelerator),
-        max_epochs=ended_epochs + 1,
+        max_epochs=1 if resumed is None else resumed.ended_epochs + 1,
         use_distributed_sampler=False,
         logger=list(loggers),
         plugins=[WholeCheckpoints()],
@@ -117,29 +123,6 @@ class WholeCheckpoints(TorchCheckpointIO):
         # Given a path, torch would not say what kept it from writing.
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             torch.save(checkpoint, file)
-
-
-def ended_epochs(ckpt_path: str | None, module: LightningModule) -> int:
-    """How many runs the checkpoint to go on from has ended: none if it was interrupted in its first, or is null.
-
-    Raises:
-        FileNotFoundError, ValueError: no such checkpoint, not one of a training run, or of other networks.
-    """
-    if ckpt_path is None:
-        return 0
-    content: Mapping[Any, Any] = read(Path(ckpt_path), f"ckpt_path={ckpt_path}")
-    if not {"loops", "state_dict"} <= set(content):
-        raise ValueError(
-            f"ckpt_path={ckpt_path} is not a checkpoint of a training run; weights go to generator.checkpoint or "
-            "classifier.checkpoint"
-        )
-    check_same(content["state_dict"], module.state_dict(), f"ckpt_path={ckpt_path}", "this run's networks")
-    return epochs_of(content)
-
-
-def epochs_of(checkpoint: Mapping[str, Any]) -> int:
-    """How many epochs a checkpoint has ended, one saved at an epoch's very end included, whose `epoch` is that one."""
-    return checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
 
 @contextmanager
