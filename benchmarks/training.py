@@ -49,9 +49,8 @@ def made(root: str, *words: str) -> tuple[GANModule, FaceData]:
 def lightning(root: str, *words: str) -> Callable[[], None]:
     """Training as `train_gan` does it: with its start, logger, seeding, and the checkpoint at the end."""
     module, data = made(root, *words)
-    cfg = compose(
-        "train_gan", ["trainer=cpu", "trainer.precision=32-true", "+trainer.enable_model_summary=false", QUIET]
-    )
+    quick = ("trainer=cpu", "trainer.precision=32-true", "+trainer.enable_model_summary=false", QUIET)
+    cfg = compose("train_gan", [*quick, f"run_folder={root}"])
 
     def train() -> None:
         with open_loggers(cfg, Path(root)) as loggers:

@@ -56,7 +56,8 @@ def held(monkeypatch):
 
 def trained(name, folder, *words):
     """The figures of a training and its weights, those in memory and those in its file."""
-    result = getattr(commands, name).perform(compose(name, [*TRAIN, f"data.root={folder / 'data'}", *words]), folder)
+    where = (f"data.root={folder / 'data'}", f"run_folder={folder}")
+    result = getattr(commands, name).perform(compose(name, [*TRAIN, *where, *words]), folder)
     return json.loads((folder / "metrics.json").read_text()), load_file(folder / f"{result.name}.safetensors")
 
 
@@ -103,7 +104,7 @@ def test_steering_in_bfloat16_starts_where_float32_does_and_climbs():
 
 
 def test_a_judge_scores_what_the_device_made(tmp_path):
-    words = ["num_steps=2", "num_images=2", "trainer=gpu", "trainer.precision=bf16-mixed"]
+    words = ["num_steps=2", "num_images=2", "trainer=gpu", "trainer.precision=bf16-mixed", f"run_folder={tmp_path}"]
     figures = commands.steer.perform(compose("steer", words), tmp_path).metrics
     assert all(figures[name] is not None for name in ("gain_classifier", "gain_judge", "attribute_dependency"))
     assert (tmp_path / "steering.png").is_file()

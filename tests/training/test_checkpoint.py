@@ -42,7 +42,7 @@ def train(tmp_path_factory):
 
     def run(name, *words):
         folder = tmp_path_factory.mktemp(name)
-        cfg = compose(name, [*FACES, *WORDS[name], f"data.root={root}", *words])
+        cfg = compose(name, [*FACES, *WORDS[name], f"data.root={root}", f"run_folder={folder}", *words])
         return folder, getattr(commands, name).perform(cfg, folder).metrics["num_images"]
 
     return run

@@ -54,7 +54,7 @@ def run(root, folders, tmp_path_factory):
     def call(name, *overrides):
         folder = tmp_path_factory.mktemp(name)
         folders.append(folder)
-        cfg = compose(name, [*QUICK, f"data.root={root}", *overrides])
+        cfg = compose(name, [*QUICK, f"data.root={root}", f"run_folder={folder}", *overrides])
         return getattr(commands, name).perform(cfg, folder).metrics, folder, cfg
 
     return call

@@ -48,7 +48,8 @@ def main(folder: Path, root: str) -> None:
     mock.patch.object(Trainer, "fit", lambda *args, **more: (modules.append(args[1]), fit(*args, **more))).start()
     for name, (task, words) in RUNS.items():
         own = folder / name
-        cfg = compose(task, [*COMMON, *words, f"data.root={root}", f"trainer.devices={world_size}"])
+        where = (f"data.root={root}", f"run_folder={own}")
+        cfg = compose(task, [*COMMON, *words, *where, f"trainer.devices={world_size}"])
         getattr(commands, task).perform(cfg, own)
         state = {key: tensor.contiguous() for key, tensor in modules.pop().state_dict().items()}
         save_file(state, own / f"rank{rank}.safetensors")
