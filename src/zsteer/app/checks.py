@@ -17,6 +17,7 @@ from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_numb
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
+MOST = 1_000_000  # of images and of steps: what is listed and drawn
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "noise", "target")
 
@@ -28,7 +29,7 @@ def steer(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     for key in ("num_steps", "num_images", "show_every"):
-        whole_number(cfg[key], key, 1)
+        whole_number(cfg[key], key, 1, MOST)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.penalty_weight, "penalty_weight", minimum=0.0)
     for key in ("step_size", "last_step_size"):
@@ -182,7 +183,7 @@ def compare(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     choice(cfg.split, "split", SPLIT_CHOICES)
-    whole_number(cfg.num_images, "num_images", 1)
+    whole_number(cfg.num_images, "num_images", 1, MOST)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     needed(cfg, "a comparison", NETWORKS)
     for key, kind in (("contenders", DictConfig), ("targets", ListConfig)):
