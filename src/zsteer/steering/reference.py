@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from zsteer.files import BUNDLE, atomic_write
 from zsteer.networks.fingerprints import fingerprint
-from zsteer.networks.inference import frozen, z_dim_of
+from zsteer.networks.inference import check_finite, frozen, z_dim_of
+from zsteer.networks.memory import in_parts
 
 NUM_SAMPLES = 2048
 SEED = 0
@@ -59,14 +60,23 @@ def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
 def compute_logits(
     generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
 ) -> list[Float[Tensor, "samples k"]]:
-    """The same, computed."""
+    """The same, computed.
+
+    Raises:
+        ValueError: an image is NaN or infinite.
+    """
     noise = reference_noise(generator)
     generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
-    batches = []
-    for z in noise.split(BATCH_SIZE):
+
+    def of(z: Tensor) -> list[Tensor]:
         images = generator(z.to(device))
-        batches.append([classifier(images).cpu() for classifier in classifiers])
-    return [torch.cat(logits) for logits in zip(*batches, strict=True)]
+        check_finite("generator", images)
+        return [classifier(images).cpu() for classifier in classifiers]
+
+    def joined(batches: list[list[Tensor]]) -> list[Tensor]:
+        return [torch.cat(logits) for logits in zip(*batches, strict=True)]
+
+    return joined([in_parts(lambda part, z=z: of(z[part]), len(z), joined) for z in noise.split(BATCH_SIZE)])
 
 
 def _load(name: str) -> Tensor | None:

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch import Tensor
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.inference import check_finite, frozen
 from zsteer.networks.loading import load_networks
+from zsteer.networks.memory import memory_for
 from zsteer.settings import NETWORKS
 from zsteer.steering import metrics
 from zsteer.steering.history import History
-from zsteer.steering.judge import Judge, check_finite
-from zsteer.steering.methods import Fitting, method_of
+from zsteer.steering.judge import Judge
+from zsteer.steering.methods import Fitting, Method, method_of
 from zsteer.steering.module import TRAINER_SETTINGS
 from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
@@ -62,7 +65,8 @@ class Session:
     """
 
     def __init__(self, cfg: DictConfig):
-        self.device = made_by_lightning(cfg.trainer, **TRAINER_SETTINGS).strategy.root_device
+        trainer = made_by_lightning(cfg.trainer, **TRAINER_SETTINGS)
+        self.device, self.alone = trainer.strategy.root_device, trainer.world_size == 1
         torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
         self.dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
         self.method = method_of(cfg.method)
@@ -71,7 +75,6 @@ class Session:
         self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
         self._pair = (self.networks.generator, self.networks.classifier.network)
         self._starts: dict[str, Tensor] = {}
-        self._fitted = False
 
     def job(self, cfg: DictConfig) -> Job:
         """The job of a checked config of this group.
@@ -123,28 +126,54 @@ class Session:
         return math.log(until / (1 - until))
 
     def steer(self, jobs: Sequence[Job], progress_bar: bool = True) -> list[History]:
-        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through."""
-        shown = progress_bar and self.trainer.get("enable_progress_bar", True)
-        trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=shown)
-        if isinstance(self.method, Fitting) and not self._fitted:
-            self.method = self.method.fit(self.networks.generator, self.references[0])
-        self._fitted = True
+        """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through.
+
+        In two batches, and so on, where one device's memory does not hold all.
+        """
+        visible = progress_bar and self.trainer.get("enable_progress_bar", True)
+        trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=visible)
         module = self.module_class(
             *self._pair,
             noise=torch.cat([job.noise for job in jobs]),
             rows=Rows.joined([job.rows for job in jobs]),
-            method=self.method,
+            method=self.fitted_method,
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
         )
-        with misconfiguration_told():
+        # The processes of several devices would not run out of memory together.
+        with misconfiguration_told(), memory_for(len(module.rows)) if self.alone else nullcontext():
             trainer.fit(module, range(self.num_steps))
-        self._pair = module.networks  # frozen now, which the next batch need not do again
-        histories, first = [], 0
-        for job in jobs:
-            histories.append(module.history.of_rows(slice(first, first + len(job.noise))))
-            first += len(job.noise)
-        return histories
+            self._pair = module.networks  # frozen now, which the next batch need not do again
+            histories, first = [], 0
+            for job in jobs:
+                histories.append(module.history.of_rows(slice(first, first + len(job.noise))))
+                first += len(job.noise)
+            return histories
+        del trainer, module
+        if len(jobs) > 1:
+            middle = len(jobs) // 2
+            return self.steer(jobs[:middle], progress_bar) + self.steer(jobs[middle:], progress_bar)
+        (job,) = jobs
+        middle = len(job.noise) // 2
+        halves = [slice(0, middle), slice(middle, None)]
+        parts = [replace(job, noise=job.noise[half], rows=job.rows[half]) for half in halves]
+        return [History.joined([history for part in parts for history in self.steer([part], progress_bar)])]
+
+    @cached_property
+    def fitted_method(self) -> Method:
+        """The method, which may first have had to learn from unsteered samples."""
+        if isinstance(self.method, Fitting):
+            return self.method.fit(self.networks.generator, self.references[0])
+        return self.method
+
+    def check_finite(self, history: History) -> None:
+        """
+        Raises:
+            NonFiniteScore: a score became NaN or infinite; the message says what broke.
+        """
+        generator = frozen(self.networks.generator, self.dtype, self.device)
+        with torch.no_grad():
+            history.check_finite(lambda noise: generator(noise.to(self.device)))
 
     def measure(self, job: Job, history: History) -> Steered:
         """A job's figures and picture, from its history; the judge scores the first and the last images.
@@ -153,7 +182,7 @@ class Session:
             NonFiniteScore: a score became NaN or infinite; its `history` has the steps before.
             ValueError: a classifier gives NaN or infinity.
         """
-        history.check_finite()
+        self.check_finite(history)
         last = max(history.images)
         history.images = {step: images for step, images in history.images.items() if step in {*job.shown, last}}
         return measured(job.settings, history, self.networks.classifier.names, self.references, self.judge)

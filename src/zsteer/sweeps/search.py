@@ -108,17 +108,18 @@ class Search:
         for written in self.folder.glob("*/.hydra/overrides.yaml"):
             given = [str(word) for word in OmegaConf.load(written)]
             jobs[frozenset(given)] = (written.parents[1], given)
-        for trial in study.get_trials(states=[TrialState.RUNNING]):
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
             words = frozenset(f"{key}={value}" for key, value in {**trial.params, **trial.user_attrs}.items())
             if words in jobs:  # not asked by another process, and not ended before its job began
                 self._finish(study, trial.number, *jobs[words])
-        self.sweeper.n_trials -= len(study.get_trials(states=[TrialState.COMPLETE]))
+        self.sweeper.n_trials -= len(study.get_trials(states=(TrialState.COMPLETE,)))
 
     def _finish(self, study: optuna.Study, trial: int, job: Path, words: list[str]) -> None:
         """Tell the study of a job that was completed before the study was told, or that is run again."""
         if read_status(job).get("state") == "completed":
             study.tell(trial, objective_of(read_json(job / "metrics.json"), self.config))
             return
+        assert self.sweeper.launcher is not None
         (ended,) = self.sweeper.launcher.launch([words], initial_job_idx=int(job.name.partition("_")[0]))
         if ended.status == JobStatus.COMPLETED:
             study.tell(trial, ended.return_value)
