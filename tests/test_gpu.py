@@ -36,7 +36,7 @@ def steered(*words):
     cfg = compose("steer", [*GOLDEN_NETWORKS, "num_images=3", *words])
     session = Session(cfg)
     (history,) = session.steer([session.job(cfg)], progress_bar=False)
-    history.check_finite()
+    session.check_finite(history)
     return history
 
 

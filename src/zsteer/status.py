@@ -105,7 +105,7 @@ def recorded(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        cause = cause_of(error, folder)
+        cause = memory_told(cause_of(error, folder))
         with suppress(OSError):  # a full disk has no room for that either
             write_failure(folder, cause, time.monotonic() - started)
         if cause is not error:
@@ -126,6 +126,22 @@ def interrupt_of(error: BaseException) -> BaseException:
     if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
         return error.__context__
     return error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says so; torch has a class for a GPU's only."""
+    words = ("out of memory", "allocate memory", "alloc_failed")
+    told = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    return told or isinstance(error, MemoryError)
+
+
+def memory_told(error: BaseException) -> BaseException:
+    """The error, or one that a user can put right where memory has run out."""
+    if not out_of_memory(error):
+        return error
+    told = ValueError(f"out of memory: {describe(error)}; take fewer images at a time, or smaller networks")
+    told.__cause__ = error
+    return told
 
 
 def exit_code(error: BaseException) -> int:

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -145,8 +144,9 @@ def test_a_wrong_value_is_one_line_that_names_it(name):
     base = compose(name, ["trainer=cpu"])
     OmegaConf.set_struct(base, False)
     for word in WRONG[name]:
-        cfg: Any = OmegaConf.merge(base, OmegaConf.from_dotlist([f"trainer.{word}"]))
         key, value = word.split("=")
+        cfg = base.copy()
+        cfg.trainer.update(OmegaConf.from_dotlist([word]))
         with pytest.raises(ValueError, match=rf"^trainer.*{key}|^trainer: .*{value.strip('[]')}") as refusal:
             getattr(commands, name).check(cfg)
             made_by_lightning(cfg.trainer, **TRAINER_SETTINGS) if name == "steer" else trainer_of(cfg, None, [])

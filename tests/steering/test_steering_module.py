@@ -235,7 +235,7 @@ def test_a_step_that_overflows_is_an_error_of_its_row_and_not_a_jump_to_zero():
     history = run(generator, classifier, noise, rows, Ascent(PLAIN, on_shell=True), 3, precision="32-true")
     assert (history.noise[-1][1].norm() - noise[1].norm()).abs() < 1e-4
     with pytest.raises(NonFiniteScore, match=r"step 1 in rows \[0\]"):
-        history.check_finite()
+        history.check_finite(generator)
 
 
 def test_an_optimizer_that_couples_images_is_refused():
@@ -398,6 +398,6 @@ def test_scores_that_are_not_finite_spoil_no_other_row_and_keep_what_was_recorde
     noise = torch.ones(3, 5, dtype=torch.float64)
     history = run(generator, classifier, noise, rows, Ascent(partial(torch.optim.SGD, lr=1e10)), 3)
     with pytest.raises(NonFiniteScore, match=r"step 1 in rows \[2\]") as caught:
-        history.check_finite()
+        history.check_finite(generator)
     assert len(caught.value.history.noise) == 1
-    history.of_rows(slice(0, 2)).check_finite()  # the others' rows are not spoilt
+    history.of_rows(slice(0, 2)).check_finite(generator)  # the others' rows are not spoilt

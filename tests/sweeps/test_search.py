@@ -64,7 +64,7 @@ def test_a_search_goes_on_where_it_was_ended(search, monkeypatch):
     rows = jobs_of(folder)
     assert [row["state"] for row in rows] == ["completed"] * 7
     assert [int(row["job"].partition("_")[0]) for row in rows] == list(range(7))
-    told = {str(trial.params["penalty_weight"]): trial.value for trial in trials_of(folder)}
+    told = {str(trial.params["penalty_weight"]): float(trial.values[0]) for trial in trials_of(folder)}
     assert len(told) == 7  # drawn anew, not by the seed again
     assert told == {row["penalty_weight"]: pytest.approx(float(row["gain_classifier"])) for row in rows}
     best = OmegaConf.load(folder / "optimization_results.yaml")

@@ -26,6 +26,7 @@ NETWORK_KEYS = ("network", "checkpoint", "checkpoint_key", "attributes", "regres
 RUN_KEYS = ("num_steps", "step_size", "show_every", "preserve")
 SCORES_KEYS = ("every_images", "num_samples", "split", "inception")
 EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "RichProgressBar": "rich"}  # of classes, as of packages
+MOST = 1_000_000  # of images and of steps: what is listed and drawn
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "noise", "target")
 
@@ -37,7 +38,7 @@ def steer(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     for key in ("num_steps", "num_images", "show_every"):
-        whole_number(cfg[key], key, 1)
+        whole_number(cfg[key], key, 1, MOST)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.penalty_weight, "penalty_weight", minimum=0.0)
     for key in ("step_size", "last_step_size"):
@@ -250,7 +251,7 @@ def compare(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     choice(cfg.split, "split", SPLIT_CHOICES)
-    whole_number(cfg.num_images, "num_images", 1)
+    whole_number(cfg.num_images, "num_images", 1, MOST)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     needed(cfg, "a comparison", NETWORKS)
     for key, kind in (("contenders", DictConfig), ("targets", ListConfig)):

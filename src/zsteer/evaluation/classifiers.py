@@ -12,8 +12,9 @@ from zsteer.data.faces import FaceData, scale
 from zsteer.evaluation.results import Scores, attribute_table
 from zsteer.files import is_main_process, read_sidecar
 from zsteer.gan.fidelity import BATCH_SIZE
-from zsteer.networks.inference import best_device, frozen
+from zsteer.networks.inference import best_device, check_finite, frozen
 from zsteer.networks.loading import load_classifier
+from zsteer.networks.memory import in_parts
 
 
 def score_classifier(cfg: DictConfig, folder: Path | None) -> Scores:
@@ -55,7 +56,9 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
     shift = torch.tensor([(own[0] - now[0]) / now[1] for own, now in pairs])
     metrics, states = AttributeMetrics(shared, scales), []
     for images, targets in tqdm(data.split_batches(cfg.split, BATCH_SIZE), desc=f"Scoring the {cfg.what}"):
-        outputs = network(scale(images.to(device))).cpu()[:, seen]
+        outputs = in_parts(lambda part, x=images: network(scale(x[part].to(device))).cpu(), len(images), torch.cat)
+        check_finite(cfg.what, outputs)
+        outputs = outputs[:, seen]
         metrics.update(outputs * slope + shift, targets)
         states.append(targets)
     rates = dict(zip(shared, torch.cat(states).nanmean(dim=0).tolist(), strict=True))

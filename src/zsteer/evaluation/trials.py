@@ -24,6 +24,7 @@ from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.files import atomic_write, slug
 from zsteer.networks.inference import frozen, pooled_features
+from zsteer.networks.memory import in_parts
 from zsteer.pictures import to_uint8
 from zsteer.steering.history import History
 from zsteer.steering.metrics import sigma_of
@@ -140,7 +141,7 @@ def run_trial(session: Session, cfg: DictConfig) -> Trial:
         with torch.enable_grad():
             batch = session.steer(parts[first : first + together], progress_bar=False)
         for history in batch:
-            history.check_finite()
+            session.check_finite(history)
             images = [history.images.pop(step) for step in sorted(history.images)]
             assert session.judge is not None
             scored.append(torch.stack([session.judge.logits(part) for part in images]))
@@ -174,8 +175,10 @@ def _trial(
     judge = session.judge.network
 
     def features(z: Tensor) -> Tensor:
-        images = (generator(part.to(session.device)) for part in z.split(BATCH_SIZE))
-        return torch.cat([pooled_features(judge, part)[0].cpu() for part in images])
+        def of(z: Tensor) -> Tensor:
+            return pooled_features(judge, generator(z.to(session.device)))[0].cpu()
+
+        return torch.cat([in_parts(lambda part, x=x: of(x[part]), len(x), torch.cat) for x in z.split(BATCH_SIZE)])
 
     one, other = features(reference_noise(generator)[: 2 * BATCH_SIZE]).chunk(2)
     usual = 1 - cosine_similarity(one, other).mean()

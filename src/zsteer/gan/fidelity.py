@@ -17,7 +17,8 @@ from torchmetrics.image.kid import poly_mmd
 
 from zsteer.data.faces import scale
 from zsteer.networks.checkpoints import read
-from zsteer.networks.inference import frozen, pooled_features
+from zsteer.networks.inference import check_finite, frozen, pooled_features
+from zsteer.networks.memory import in_parts
 from zsteer.pictures import to_uint8
 
 BATCH_SIZE = 256
@@ -40,8 +41,12 @@ class Embedding:
     @torch.no_grad()
     def of(self, batches: Iterable) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
         """Features and logits of batches of uint8 images `[m, 3, h, w]`."""
-        features, logits = zip(*map(self.look, batches), strict=True)
-        return torch.cat(features), torch.cat(logits)
+
+        def joined(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+            features, logits = zip(*parts, strict=True)
+            return torch.cat(features), torch.cat(logits)
+
+        return joined(in_parts(lambda part, x=x: self.look(x[part]), len(x), joined) for x in batches)
 
     def place(self, protocol: str, split: str, num_samples: int) -> str:
         """The end of a figure's name."""
@@ -94,8 +99,18 @@ def require_enough(features: Float[Tensor, "n d"], split: str) -> Float[Tensor, 
 
 
 def samples_of(generator: nn.Module, noise: Float[Tensor, "n z_dim"]) -> Iterator[UInt8[Tensor, "m c h w"]]:
-    """A generator's images of some noise, in batches."""
-    return (to_uint8(generator(z)) for z in noise.split(BATCH_SIZE))
+    """A generator's images of some noise, in batches.
+
+    Raises:
+        ValueError: they are NaN or infinite.
+    """
+
+    def of(z: Tensor) -> Tensor:
+        images = generator(z)
+        check_finite("generator", images)
+        return to_uint8(images)
+
+    return (in_parts(lambda part, z=z: of(z[part]), len(z), torch.cat) for z in noise.split(BATCH_SIZE))
 
 
 def fidelity(real: Float[Tensor, "m d"], fake: Float[Tensor, "n d"]) -> dict[str, float]:

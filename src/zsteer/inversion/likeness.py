@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zsteer.inversion.distance import FeatureSpace
-from zsteer.steering.judge import check_finite
+from zsteer.networks.inference import check_finite
 
 BATCH_SIZE = 128
 FIGURES = ("pixel_error", "feature_distance_classifier", "feature_distance_judge", "attributes_kept")

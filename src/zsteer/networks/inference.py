@@ -128,6 +128,17 @@ def pooled_features(
     return maps[0].mean(dim=(2, 3)), logits
 
 
+def check_finite(role: str, values: Tensor) -> None:
+    """
+    Raises:
+        ValueError: some of a network's images or logits are NaN or infinite.
+    """
+    if not values.isfinite().all():
+        what = "images" if role == "generator" else "logits"
+        remedy = "use another, or judge=none" if role == "judge" else "use another"
+        raise ValueError(f"{role}.network gives NaN or infinite {what}; {remedy}")
+
+
 def best_device() -> str:
     """Where to evaluate: a CUDA device if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -39,8 +39,11 @@ class History:
         """One history of the rows of several, which went through the same steps."""
         return _each_tensor(parts, torch.cat)
 
-    def check_finite(self) -> None:
+    def check_finite(self, images_of: Callable[[Tensor], Tensor]) -> None:
         """
+        Args:
+            images_of: the generator, which tells what broke.
+
         Raises:
             NonFiniteScore: a score or, at the end, a logit is NaN or infinite.
         """
@@ -49,9 +52,21 @@ class History:
             if broken:
                 before = {shown: images for shown, images in self.images.items() if shown < step}
                 raise NonFiniteScore(
-                    f"scores are not finite at step {step} in rows {broken}; lower step_size or penalty_weight",
+                    f"scores are not finite at step {step} in rows {broken}: {self._cause(step, broken, images_of)}",
                     History(self.noise[:step], self.logits[:step], self.scores[:step], before),
                 )
+
+    def _cause(self, step: int, rows: list[int], images_of: Callable[[Tensor], Tensor]) -> str:
+        """Which of noise, images, logits and scores is the first that is not finite, and what to do."""
+        noise = self.noise[step][rows]
+        smaller = "lower step_size, or use another" if step else "use another"
+        if not noise.isfinite().all():
+            return "the noise left all numbers; lower step_size, penalty_weight or what is large of method"
+        if not images_of(noise).isfinite().all():
+            return f"generator.network gives NaN or infinite images; {smaller}"
+        if not self.logits[step][rows].isfinite().all():
+            return f"classifier.network gives NaN or infinite logits; {smaller}"
+        return "lower penalty_weight"
 
     def save(self, folder: Path, kept: Mapping[str, Tensor] | None = None) -> None:
         """Write `noise` `[steps+1, n, z_dim]`, `logits` `[steps+1, n, K]` and `score` `[steps]`, as far as recorded.

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from zsteer.networks.inference import frozen
+from zsteer.networks.inference import check_finite, frozen
 from zsteer.networks.loading import NamedClassifier
+from zsteer.networks.memory import in_parts
 
 
 class Judge:
@@ -26,16 +27,9 @@ class Judge:
         """
         key = hashlib.sha256(images.numpy().tobytes()).digest()
         if key not in self._known:
-            self._known[key] = self.network(images.to(self.device)).cpu()
+            check_finite("generator", images)
+            self._known[key] = in_parts(
+                lambda part: self.network(images[part].to(self.device)).cpu(), len(images), torch.cat
+            )
         check_finite("judge", self._known[key])
         return self._known[key]
-
-
-def check_finite(role: str, logits: Tensor) -> None:
-    """
-    Raises:
-        ValueError: some are NaN or infinite.
-    """
-    if not logits.isfinite().all():
-        remedy = "use another, or judge=none" if role == "judge" else "use another"
-        raise ValueError(f"{role}.network gives NaN or infinite logits for this generator's images; {remedy}")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
+from zsteer.steering.damping import System
 from zsteer.steering.directions import check_source, find_directions
 from zsteer.steering.objectives import smooth_score, steering_score
 from zsteer.steering.reference import reference_noise
@@ -80,10 +81,18 @@ def method_of(section: DictConfig) -> Method:
     """The method of a config's section, whose part `run` is not the method's but that of the keys of `steer`.
 
     Raises:
-        ValueError: see `check_uncoupled`; or a setting of its own is wrong.
+        ValueError: see `check_uncoupled`; or a setting of its own, or of its optimizer, is wrong.
     """
     method = instantiate({key: setting for key, setting in section.items() if key != "run"})
-    check_uncoupled(method.optimizer([nn.Parameter(torch.zeros(1, 1))]))
+    number = nn.Parameter(torch.zeros(1))
+    number.grad = torch.zeros(1)
+    try:
+        optimizer = method.optimizer([number])
+        if type(optimizer).__name__ not in COUPLED_OPTIMIZERS:
+            optimizer.step()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"method.optimizer cannot take a step: {error}") from error
+    check_uncoupled(optimizer)
     return method
 
 
@@ -200,7 +209,7 @@ class Projected:
     num_pairs: int = 0
     radius: int | float = 0.0
     _jacobian: Tensor = field(init=False, repr=False)
-    _system: Tensor = field(init=False, repr=False)
+    _system: System = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         whole_number(self.refresh_every, "method.refresh_every", 1)
@@ -217,19 +226,18 @@ class Projected:
         stiffness = rows.penalty_weight * step.noise.shape[1]
         if step.number % self.refresh_every == 0:
             self._jacobian = jacobian(logits, step.noise).where(rows.kept[:, :, None], 0.0)
-            self._system = damped(self._jacobian, stiffness)
-            if self.image_weight > 0:
-                self._system = self._system + self.image_weight * image_metric(step, self.num_probes)
+            metric = image_metric(step, self.num_probes) if self.image_weight > 0 else None
+            self._system = System(self._jacobian, stiffness, self.image_weight, metric)
         gradient = unit(gradient_of(rows.wanted(logits), step.noise))
         if self.global_weight > 0:
             assert self.directions is not None
             mean = rows.sign[:, None] * self.directions.to(step.noise)[rows.target]
             gradient = gradient + self.global_weight * unit(mean)
-        direction = unit(torch.linalg.solve(self._system, gradient))
+        direction = unit(self._system.solve(gradient))
         if self.pull > 0:
             drift = ((step.logits - step.start) / step.sigma).detach()
             force = stiffness[:, None] * (self._jacobian.mT @ drift[:, :, None]).squeeze(2)
-            back = self.pull * torch.linalg.solve(self._system, force) / rows.step_size[:, None]
+            back = self.pull * self._system.solve(force) / rows.step_size[:, None]
             direction = direction - back / back.norm(dim=1, keepdim=True).clamp_min(1.0)
         scores = smooth_score(step.logits, step.start, step.sigma, rows)
         return scores, direction
@@ -281,8 +289,7 @@ class Direction:
         scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
         wanted = rows.sign[:, None] * directions[rows.target]
         others = directions.expand(len(rows), -1, -1).where(rows.kept[:, :, None], 0.0)
-        system = damped(others, rows.penalty_weight * directions.shape[1])
-        return scores, unit(torch.linalg.solve(system, wanted))
+        return scores, unit(System(others, rows.penalty_weight * directions.shape[1]).solve(wanted))
 
     def retract(self, noise: Tensor, start: Tensor) -> Tensor:
         return to_shell(noise, start) if self.on_shell else noise
@@ -312,7 +319,7 @@ class BestOf:
             goals.append(smooth_score(logits, start.expand_as(logits), step.sigma, rows[row]).argmax())
         ahead = noise[torch.stack(goals)] - step.noise.detach()
         # One step's length, and what is left before the goal.
-        lengths = ahead.norm(dim=1).maximum(rows.step_size)
+        lengths = ahead.norm(dim=1).maximum(rows.step_size).clamp_min(torch.finfo(ahead.dtype).tiny)
         scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
         return scores, ahead / lengths[:, None]
 
@@ -332,12 +339,6 @@ def jacobian(
 ) -> Float[Tensor, "rows k z_dim"]:
     """Each row's derivatives of its own K values, by K backward passes; as one pass batched over K they take longer."""
     return torch.stack([gradient_of(column, noise) for column in values.unbind(dim=1)], dim=1)
-
-
-def damped(jacobian: Float[Tensor, "rows k z_dim"], stiffness: Float[Tensor, " rows"]) -> Float[Tensor, "rows z z"]:
-    """I + w JᵀJ."""
-    identity = torch.eye(jacobian.shape[2], dtype=jacobian.dtype, device=jacobian.device)
-    return identity + stiffness[:, None, None] * (jacobian.mT @ jacobian)
 
 
 def image_metric(step: Step, num_probes: int) -> Float[Tensor, "rows z z"]:

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from zsteer.files import BUNDLE, atomic_write, is_main_process
 from zsteer.networks.fingerprints import fingerprint
-from zsteer.networks.inference import BATCH_SIZE, frozen, noise_of
+from zsteer.networks.inference import BATCH_SIZE, check_finite, frozen, noise_of
+from zsteer.networks.memory import in_parts
 
 NUM_SAMPLES = 2048
 SEED = 0
@@ -67,15 +68,25 @@ def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
 def compute_logits(
     generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
 ) -> list[Float[Tensor, "samples k"]]:
-    """The same, computed."""
+    """The same, computed.
+
+    Raises:
+        ValueError: an image is NaN or infinite.
+    """
     noise = reference_noise(generator)
     generator, *classifiers = (frozen(network, torch.float32, device) for network in (generator, *classifiers))
-    batches = []
-    # Seconds on a GPU, a minute or two without.
-    for z in tqdm(noise.split(BATCH_SIZE), "Measuring unsteered samples", leave=False, disable=not is_main_process()):
+
+    def of(z: Tensor) -> list[Tensor]:
         images = generator(z.to(device))
-        batches.append([classifier(images).cpu() for classifier in classifiers])
-    return [torch.cat(logits) for logits in zip(*batches, strict=True)]
+        check_finite("generator", images)
+        return [classifier(images).cpu() for classifier in classifiers]
+
+    def joined(batches: list[list[Tensor]]) -> list[Tensor]:
+        return [torch.cat(logits) for logits in zip(*batches, strict=True)]
+
+    # Seconds on a GPU, a minute or two without.
+    parts = tqdm(noise.split(BATCH_SIZE), "Measuring unsteered samples", leave=False, disable=not is_main_process())
+    return joined([in_parts(lambda part, z=z: of(z[part]), len(z), joined) for z in parts])
 
 
 def _load(name: str) -> Tensor | None:

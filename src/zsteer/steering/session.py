@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,19 +12,22 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.inference import check_finite, frozen
 from zsteer.networks.loading import load_networks
+from zsteer.networks.memory import memory_for
 from zsteer.settings import NETWORKS
 from zsteer.status import interrupt_of
 from zsteer.steering import metrics
 from zsteer.steering.history import History
-from zsteer.steering.judge import Judge, check_finite
-from zsteer.steering.methods import Fitting, method_of
+from zsteer.steering.judge import Judge
+from zsteer.steering.methods import Fitting, Method, method_of
 from zsteer.steering.module import TRAINER_SETTINGS
 from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
@@ -65,7 +69,8 @@ class Session:
     """
 
     def __init__(self, cfg: DictConfig):
-        self.device = made_by_lightning(cfg.trainer, **TRAINER_SETTINGS).strategy.root_device
+        trainer = made_by_lightning(cfg.trainer, **TRAINER_SETTINGS)
+        self.device, self.alone = trainer.strategy.root_device, trainer.world_size == 1
         torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
         self.dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
         self.method = method_of(cfg.method)
@@ -74,7 +79,6 @@ class Session:
         self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
         self._pair = (self.networks.generator, self.networks.classifier.network)
         self._starts: dict[str, Tensor] = {}
-        self._fitted = False
 
     def job(self, cfg: DictConfig) -> Job:
         """The job of a checked config of this group.
@@ -131,6 +135,8 @@ class Session:
     ) -> list[History]:
         """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through.
 
+        In two batches, and so on, where one device's memory does not hold all.
+
         Args:
             after_step: is told how many steps are done, after each.
 
@@ -143,20 +149,37 @@ class Session:
         callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         if after_step is not None:
             callbacks.append(LambdaCallback(on_train_batch_end=lambda *args: after_step(args[-1] + 1)))
-        if trainer.world_size > 1:  # alone, this process ends at once
+        if not self.alone:  # else this process ends at once
             callbacks.append(Termination())
-        self.device = trainer.strategy.root_device
-        if isinstance(self.method, Fitting) and not self._fitted:
-            self.method = self.method.fit(self.networks.generator, self.references[0])
-        self._fitted = True
         module = self.module_class(
             *self._pair,
             noise=torch.cat([job.noise for job in jobs]),
             rows=Rows.joined([job.rows for job in jobs]),
-            method=self.method,
+            method=self.fitted_method,
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
         )
+        # The processes of several devices would not run out of memory together.
+        with memory_for(len(module.rows)) if self.alone else nullcontext():
+            self._fit(trainer, module)
+            self._pair = module.networks  # frozen now, which the next batch need not do again
+            histories, first = [], 0
+            for job in jobs:
+                histories.append(module.history.of_rows(slice(first, first + len(job.noise))))
+                first += len(job.noise)
+            return histories
+        del trainer, module, callbacks
+        if len(jobs) > 1:
+            middle = len(jobs) // 2
+            halves = (jobs[:middle], jobs[middle:])
+            return [history for half in halves for history in self.steer(half, progress_bar, after_step)]
+        (job,) = jobs
+        middle = len(job.noise) // 2
+        rows = (slice(0, middle), slice(middle, None))
+        parts = [replace(job, noise=job.noise[half], rows=job.rows[half]) for half in rows]
+        return [History.joined([self.steer([part], progress_bar, after_step)[0] for part in parts])]
+
+    def _fit(self, trainer: Trainer, module: LightningModule) -> None:
         try:
             with misconfiguration_told():
                 trainer.fit(module, range(self.num_steps))
@@ -164,12 +187,22 @@ class Session:
             raise InterruptedError("terminated") from None
         except SystemExit as error:
             raise interrupt_of(error) from None
-        self._pair = module.networks  # frozen now, which the next batch need not do again
-        histories, first = [], 0
-        for job in jobs:
-            histories.append(module.history.of_rows(slice(first, first + len(job.noise))))
-            first += len(job.noise)
-        return histories
+
+    @cached_property
+    def fitted_method(self) -> Method:
+        """The method, which may first have had to learn from unsteered samples."""
+        if isinstance(self.method, Fitting):
+            return self.method.fit(self.networks.generator, self.references[0])
+        return self.method
+
+    def check_finite(self, history: History) -> None:
+        """
+        Raises:
+            NonFiniteScore: a score became NaN or infinite; the message says what broke.
+        """
+        generator = frozen(self.networks.generator, self.dtype, self.device)
+        with torch.no_grad():
+            history.check_finite(lambda noise: generator(noise.to(self.device)))
 
     def measure(self, job: Job, history: History) -> Steered:
         """A job's figures and picture, from its history; the judge scores the first and the last images.
@@ -178,7 +211,7 @@ class Session:
             NonFiniteScore: a score became NaN or infinite; its `history` has the steps before.
             ValueError: a classifier gives NaN or infinity.
         """
-        history.check_finite()
+        self.check_finite(history)
         last = max(history.images)
         history.images = {step: images for step, images in history.images.items() if step in {*job.shown, last}}
         classifier = self.networks.classifier

@@ -144,7 +144,7 @@ class Sweep:
 
     def fail(self, job: Launched, error: BaseException, seconds: float = 0.0) -> None:
         """Record a job's failure in its folder and for the end of the sweep."""
-        job.error = error
+        job.error = ValueError(describe(error))  # which holds nothing of what the job was computed from
         self.call.failures.append(f"{job.folder.name}: {describe(error)}")
         job.kept.close()
         # A full disk has no room for that either, and a folder that another run has is not ours to write into.

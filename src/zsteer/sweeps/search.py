@@ -119,6 +119,7 @@ class Search:
         if read_status(job).get("state") == "completed":
             study.tell(trial, objective_of(read_json(job / "metrics.json"), self.config))
             return
+        assert self.sweeper.launcher is not None
         (ended,) = self.sweeper.launcher.launch([words], initial_job_idx=int(job.name.partition("_")[0]))
         if ended.status == JobStatus.COMPLETED:
             study.tell(trial, ended.return_value)

@@ -15,6 +15,8 @@ from zsteer.status import interrupt_of, write_status
 from zsteer.sweeps.launching import Launched, Sweep, kept_objective, objective_of
 
 if TYPE_CHECKING:
+    from zsteer.steering.history import History
+    from zsteer.steering.results import Steered
     from zsteer.steering.session import Job, Session
 
 MOST_JOBS = 512  # in a batch: each keeps its folder by an open file, of which a process may often have 1,024
@@ -51,6 +53,7 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
 
     try:
         session = Session(jobs[0].cfg)
+        _ = session.references, session.fitted_method  # without which no job of them can be steered
     except Exception as error:
         for job in jobs:
             with suppress(OSError, ValueError):
@@ -75,6 +78,7 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
 
 
 def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launched, "Job"]], bar: tqdm) -> None:
+    """Steer some jobs and write them; a batch that fails is steered in halves, until the job to blame stands alone."""
     from zsteer.steering.history import NonFiniteScore
     from zsteer.training.loggers import open_loggers
 
@@ -92,17 +96,22 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
         show(0)
         histories = session.steer([job for _, job in batch], progress_bar=False, after_step=show)
         for (_, job), history in zip(batch, histories, strict=True):
-            try:
-                steered.append(session.measure(job, history))
-            except ValueError as error:  # of this job alone
-                steered.append(error)
-    except BaseException as error:  # of the whole batch, such as memory: none of its jobs can be blamed or saved
+            steered.append(_measured(session, job, history))
+    except BaseException as error:
         error = interrupt_of(error)
-        for launched, _ in batch:
-            sweep.fail(launched, error)
-        bar.update(len(batch))
-        if not isinstance(error, Exception) or isinstance(error, InterruptedError):
-            raise error from None
+        ended = not isinstance(error, Exception) or isinstance(error, InterruptedError)
+        # Several devices' processes would not agree on halves.
+        if ended or len(batch) == 1 or not session.alone:
+            for launched, _ in batch:
+                sweep.fail(launched, error, (time.monotonic() - started) / len(batch))
+            bar.update(len(batch))
+            if ended:
+                raise error from None
+            return
+    if not steered:  # and only here, where no error holds the memory of what has failed
+        middle = len(batch) // 2
+        _steer_batch(sweep, session, batch[:middle], bar)
+        _steer_batch(sweep, session, batch[middle:], bar)
         return
     share = (time.monotonic() - started) / len(batch)
 
@@ -127,3 +136,11 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
     plain = all(set(launched.cfg.get("logger") or ()) <= {"tensorboard"} for launched, _ in batch)
     with ThreadPoolExecutor(None if plain else 1) as pool:
         list(pool.map(finish, (launched for launched, _ in batch), steered))
+
+
+def _measured(session: "Session", job: "Job", history: "History") -> "Steered | Exception":
+    """What a job did, or what went wrong with it alone."""
+    try:
+        return session.measure(job, history)
+    except Exception as error:
+        return error
