@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 import zsteer
 from zsteer.app.composition import compose
 from zsteer.steering.module import LatentSteering
+from zsteer.locks import in_use
 from zsteer.sweeps.hydra_internals import word_of
 
 STEER = (*GOLDEN_NETWORKS, "num_images=2", "num_steps=2", "trainer=cpu")
@@ -194,6 +195,12 @@ def test_a_given_folder_becomes_a_runs(tmp_path):
     assert OmegaConf.load(folder / ".hydra" / "config.yaml") == compose("steer", STEER)
     with pytest.raises(ValueError, match="folder=.* already holds a completed run"):
         zsteer.steer(*STEER, folder=folder)
+
+
+def test_a_given_folder_that_is_in_use_is_refused(tmp_path):
+    with in_use(tmp_path, "folder"), pytest.raises(ValueError, match=f"^folder={tmp_path} is in use by another run"):
+        zsteer.steer(*STEER, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failure_is_recorded_in_a_given_folder(root, tmp_path):

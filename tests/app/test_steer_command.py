@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zsteer
+from zsteer.locks import in_use
 
 CONTRACT_FIGURES = {
     *("gain_classifier", "gain_judge", "agreement", "hacking_gap"),
@@ -224,6 +225,17 @@ def test_a_completed_run_is_not_overwritten_however_its_folder_is_named(command,
         f"error: hydra.run.dir={folder} already holds a completed run; name another folder"
     )
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_written(command, tmp_path):
+    folder = tmp_path / "run"
+    with in_use(folder, "hydra.run.dir"):
+        ended = command("steer", "num_steps=1", f"hydra.run.dir={folder}")
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == (
+        f"error: hydra.run.dir={folder} is in use by another run; wait for its end, or name another folder"
+    )
 
 
 SETTINGS = {

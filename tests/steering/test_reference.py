@@ -1,4 +1,5 @@
 import logging
+import pwd
 
 import pytest
 import torch
@@ -119,6 +120,15 @@ def test_cache_is_in_the_home_folder_otherwise(value, monkeypatch, tmp_path):
     if value is not None:
         monkeypatch.setenv("XDG_CACHE_HOME", value)
     assert (tmp_path / ".cache" / "zsteer") in (reference.cache_folder(), *reference.cache_folder().parents)
+
+
+def test_without_a_home_there_is_no_cache_and_none_is_needed(monkeypatch, caplog):
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])  # of a user that the system does not know
+    assert len(reference_logits(*networks())) == 2
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert record.message == ("the reference logits could not be kept (no home folder is known); set XDG_CACHE_HOME")
 
 
 def test_cache_that_cannot_be_written_is_only_a_warning(monkeypatch, tmp_path, caplog):

@@ -1,7 +1,10 @@
 """Sweeps over processes: jobs of their own, ranks that share rows, searches and clusters."""
 
+import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -9,10 +12,11 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from places import GOLDEN_NETWORKS
+from places import GOLDEN_NETWORKS, ROOT
 from swept import QUICK, history_of, jobs_of, script
 
 from zsteer.app.composition import CONFIGS
+from zsteer.locks import in_use
 from zsteer.sweeps.hydra_internals import word_of
 
 
@@ -65,6 +69,61 @@ def test_a_process_that_is_killed_is_a_failed_job(tmp_path):
     assert ended.returncode == 1
     assert [row["state"] for row in jobs_of(folder)] == ["failed", "completed"]
     assert "was ended by signal 9" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_jobs_end_with_their_sweep_having_saved_and_said_so(tmp_path, number):
+    folder = tmp_path / "sweep"
+    sizes = ("data.num_train=64", "data.num_val=16", "data.num_test=16", "data.batch_size=16", "max_images=10_000_000")
+    words = ("seed=1,2", *sizes, "checkpoint_minutes=0.001", "classifier.network.hidden_dim=4", "trainer=cpu")
+    command = [sys.executable, "scripts/train_classifier.py", "-m", *words, f"data.root={tmp_path}"]
+    process = subprocess.Popen([*command, f"hydra.sweep.dir={folder}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("*/checkpoints/last.ckpt")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    (job,) = folder.glob("0_*")  # the second waits for it
+    process.send_signal(number)
+    _, err = process.communicate(timeout=300)  # which the job has open, too
+    remedy = f"terminated; ckpt_path={job}/checkpoints/last.ckpt goes on"
+    while json.loads((job / "status.json").read_text())["state"] == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert json.loads((job / "status.json").read_text())["error"] == remedy
+    assert remedy in (job / "output.log").read_text()
+    assert torch.load(job / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert [path.parent for path in folder.glob("*/status.json")] == [job]
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert err.splitlines()[-1] == f"error: {job.name}: {remedy}"
+        assert [row["error"] for row in jobs_of(folder)] == [remedy]
+        assert not list(folder.rglob(".lock"))
+
+
+def test_nothing_starts_beside_a_job_that_still_lives(command):
+    words = ("steer", "target=Smiling,Smilling", *QUICK)
+    folder = command(*words, sweep=True).folder
+    (job,) = folder.glob("1_*")
+    before = {path: path.read_bytes() for path in folder.glob("*/status.json")}
+    with in_use(job, "hydra.run.dir"):
+        ended = command(*words, f"resume={folder}", sweep=True)
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1].startswith(f"error: hydra.sweep.dir={job} is in use by another run; wait")
+    assert {path: path.read_bytes() for path in folder.glob("*/status.json")} == before
+
+
+@pytest.mark.parametrize("word", ["hydra.sweep.dir", "resume"])
+def test_a_sweep_in_use_is_refused_before_anything_is_written(command, tmp_path, word):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / "multirun.yaml").write_text("{}")
+    with in_use(folder, "hydra.sweep.dir"):
+        words = ("target=Smiling,Male", *QUICK, "hydra.sweep.dir=elsewhere", f"{word}={folder}")
+        ended = command("steer", *words, sweep=True)
+        assert ended.code == 1
+        assert ended.err.splitlines()[-1].startswith(f"error: hydra.sweep.dir={folder} is in use by another run")
+        assert {path.name for path in folder.iterdir()} == {".lock", "multirun.yaml"}
+    assert (folder / "multirun.yaml").read_text() == "{}"
 
 
 def test_optuna_gets_the_objective_of_each_trial(tmp_path):

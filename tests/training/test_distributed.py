@@ -1,13 +1,16 @@
-"""Two processes train as one does: real ones, by gloo on the CPU."""
+"""Two processes train as one does, and end together: real ones, by gloo on the CPU."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from safetensors.torch import load_file
 from two_ranks import RUNS
 
@@ -54,3 +57,35 @@ def test_two_ranks_figures_are_those_of_one(name, folders):
         known = {attribute: value for attribute, value in values.items() if value is not None}
         other = {attribute: attributes[1][figure][attribute] for attribute in known}
         assert other == pytest.approx(known, rel=1e-3, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("faces")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the second process in /proc")
+@pytest.mark.parametrize(
+    ("ranks", "number"),
+    [((1,), signal.SIGTERM), ((0, 1), signal.SIGTERM), ((1,), signal.SIGKILL)],
+)
+def test_a_signal_to_any_of_two_processes_ends_both(ranks, number, root, tmp_path):
+    words = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=4", "judge=none"]
+    words += ["data.num_train=64", "data.num_val=16", "data.num_test=16", f"data.root={root}", "max_images=10_000_000"]
+    words += ["generator.network.hidden_dim=2", "discriminator.network.hidden_dim=2", "checkpoint_minutes=0.001"]
+    command = [sys.executable, "scripts/train_gan.py", *words, f"hydra.run.dir={tmp_path}"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    saved, deadline = tmp_path / "checkpoints" / "last.ckpt", time.monotonic() + 300
+    while not saved.exists():
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    (second,) = map(int, Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split())
+    for rank in ranks:
+        os.kill((first.pid, second)[rank], number)
+    _, err = first.communicate(timeout=200)  # at whose end both have closed it
+    assert first.returncode == 143 if number == signal.SIGTERM else first.returncode != 0
+    if number == signal.SIGTERM:
+        status = json.loads((tmp_path / "status.json").read_text())
+        assert status["error"] == f"terminated; ckpt_path={saved} goes on"
+        assert f"error: {status['error']}" in err.splitlines()
+        assert torch.load(saved, weights_only=True)["progress"]["num_iterations"] > 0

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +29,7 @@ def command(check: Check, successor: Successor = lambda words: None) -> Callable
             checks.unknown_keys(cfg, known_keys(name))
             check(cfg)
 
-        @wraps(perform)
-        def performed(cfg: DictConfig, folder: Path | None) -> Result:
-            if folder is not None and "run_folder" in cfg:
-                cfg.run_folder = str(folder)
-            return perform(cfg, folder)
-
-        return Command(name, checked, performed, successor)
+        return Command(name, checked, perform, successor)
 
     return made
 
@@ -48,6 +41,7 @@ def steer(cfg: DictConfig, folder: Path | None) -> "Steered":
     from zsteer.steering.session import Session
     from zsteer.training.loggers import open_loggers
 
+    cfg.run_folder = None if folder is None else str(folder)
     with open_loggers(cfg, folder) as loggers:
         session = Session(cfg)
         job = session.job(cfg)

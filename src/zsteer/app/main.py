@@ -268,23 +268,28 @@ class TakeFolder(Callback):
         Raises:
             FolderTaken: it holds a completed run, another run is at work in it, or it cannot be written.
         """
-        self._take(Path(config.hydra.run.dir), "hydra.run.dir", refuse_completed)
+        with _refusing("hydra.run.dir"):
+            folder = Path(config.hydra.run.dir)
+            _kept.enter_context(in_use(folder, "hydra.run.dir"))
+            refuse_completed(folder, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """
         Raises:
             FolderTaken: another sweep is at work in it, or it cannot be written.
         """
-        self._take(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+        with _refusing("hydra.sweep.dir"):
+            _kept.enter_context(in_use(Path(config.hydra.sweep.dir), "hydra.sweep.dir"))
 
-    def _take(self, folder: Path, key: str, check: Callable[[Path, str], None] = lambda folder, key: None) -> None:
-        try:
-            _kept.enter_context(in_use(folder, key))
-            check(folder, key)
-        except OSError as error:
-            raise FolderTaken(unwritable(error, key)) from None
-        except ValueError as error:
-            raise FolderTaken(str(error)) from None
+
+@contextmanager
+def _refusing(key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FolderTaken(unwritable(error, key)) from None
+    except ValueError as error:
+        raise FolderTaken(str(error)) from None
 
 
 def named_folder(error: BaseException, call: Call) -> BaseException:

@@ -41,7 +41,7 @@ def unfailing_streams() -> Iterator[None]:
 def _unfailing(stream: Any) -> Any:
     if stream is None:  # it was closed; a file of ours that got its number would get what C libraries print, too
         return _heedless(os.open(os.devnull, os.O_WRONLY), "utf-8", line_buffering=False)
-    if stream not in (sys.__stdout__, sys.__stderr__):  # a notebook's, which knows better
+    if stream is not sys.__stdout__ and stream is not sys.__stderr__:  # a notebook's, which knows better
         return stream
     with suppress(OSError):
         stream.flush()

@@ -17,6 +17,7 @@ from zsteer.training.results import Trained
 def train(cfg: DictConfig, folder: Path | None) -> Trained:
     """Train an attribute classifier; the folder gets its weights, `metrics.json`, events and checkpoints."""
     seed_everything(cfg.seed, workers=True)
+    cfg.run_folder = None if folder is None else str(folder)
     data = instantiate(cfg.data)
     cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
     classifier = load_classifier(cfg.classifier, "classifier", data.example)
@@ -32,7 +33,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
         trainer = trainer_of(cfg, folder, loggers, *callbacks, ended_epochs=ended)
         with ending_between_steps(trainer):
             trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-        trainer.test(module, data, verbose=False)
+            trainer.test(module, data, verbose=False)
         figures = {f"test_{name}": value for name, value in means(module.figures).items()}
         trained = Trained(
             "classifier",

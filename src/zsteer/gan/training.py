@@ -21,6 +21,7 @@ from zsteer.training.results import Trained
 def train(cfg: DictConfig, folder: Path | None) -> Trained:
     """Train a GAN; the folder gets `generator.safetensors` (the average), `samples.png`, events and checkpoints."""
     seed_everything(cfg.seed, workers=True)
+    cfg.run_folder = None if folder is None else str(folder)
     warnings.filterwarnings("ignore", ".*have no `validation_step`.*")  # a GAN has no validation loss
     data = instantiate(cfg.data)
     networks = {role: load_network(cfg[role], role) for role in ("generator", "discriminator")}

@@ -62,12 +62,13 @@ class Sweep:
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.first == 0 and not self.call.resumed:  # later batches of a search find those before
             refuse_completed_sweep(self.folder)
-        if is_main_process():
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self.call.sweep, self.call.started = self.folder, True
+        self.call.started = True
+        if self.first == 0:
+            self.call.sweep = None  # one that is refused is not summarized
         self.jobs = list(self._composed())
         self._check_same()
         self._refuse_living()
+        self.call.sweep = self.folder
 
     def _composed(self) -> Iterator[Launched]:
         composer = Composer(self.context.config_loader, self.config)
@@ -111,7 +112,7 @@ class Sweep:
                     pass
 
     def begin(self, job: Launched) -> None:
-        """Make a job's folder with Hydra's three files of its config, and keep it until `end`.
+        """Make a job's folder with Hydra's three files of its config, and keep it until the job has ended.
 
         Raises:
             ValueError: another run has it.
