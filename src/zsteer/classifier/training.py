@@ -34,7 +34,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
         trainer = trainer_of(cfg, folder, loggers, *callbacks, resumed=resumed)
         with ending_between_steps(trainer):
             trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-        trainer.test(module, data, verbose=False)
+            trainer.test(module, data, verbose=False)
         figures = {f"test_{name}": value for name, value in means(module.figures).items()}
         trained = Trained(
             "classifier",
