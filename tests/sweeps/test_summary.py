@@ -120,7 +120,8 @@ def test_jobs_that_differ_in_their_seed_are_a_row_of_means(command):
 
 def test_one_image_has_no_interval(command):
     folder = command("steer", "num_steps=1,2", "num_images=1", sweep=True).folder
-    assert not [name for name in pd.read_csv(folder / "sweep.csv") if name.endswith(("_low", "_high"))]
+    names = pd.read_csv(folder / "sweep.csv").columns
+    assert not [name for name in names if str(name).endswith(("_low", "_high"))]
 
 
 def test_without_two_seeds_there_are_no_means(command):

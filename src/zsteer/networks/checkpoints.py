@@ -5,7 +5,7 @@ import re
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class _LeftOut:
         pass
 
 
-def _left_out(path: Path, ignored: re.Pattern[str] | None) -> list[tuple[Callable, str]]:
+def _left_out(path: Path, ignored: re.Pattern[str] | None) -> list[Any]:
     """What torch shall make of the objects of some classes in a file; in torch's words, its safe globals."""
     if ignored is None or not zipfile.is_zipfile(path):
         return []
