@@ -252,7 +252,8 @@ def test_networks_with_weight_norm_are_trained_and_averaged(norm, name):
     trainer_of().fit(module, batches(2, size=BATCH * module.batches_per_iteration))
     assert differ(biases, starts)
     noise = torch.randn(2, 3)
-    torch.testing.assert_close(samples(module, noise), nn.Module.eval(generator)(noise))  # an average that forgets at once
+    generated = nn.Module.eval(generator)(noise)
+    torch.testing.assert_close(samples(module, noise), generated)  # an average that forgets at once
 
 
 def test_forward_is_the_averaged_generator():
