@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from zsteer.files import is_main_process, read_json, write_json
 
@@ -34,7 +35,7 @@ def terminate(*_: object) -> None:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # What a user can put right, or did: reported in a line, without a traceback on the screen.
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt, Terminated)
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError, KeyboardInterrupt, Terminated)
 
 
 # Configs of the plugins that only the extra `sweeps` installs.

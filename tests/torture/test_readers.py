@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from zsteer.data.photos import fitted, open_photo
-from zsteer.data.tables import read_table
 
 import zsteer
 from zsteer.app.composition import compose
 from zsteer.data.attributes import CELEBA
 from zsteer.data.celeba import celeba_store
+from zsteer.data.photos import fitted, open_photo
 from zsteer.data.store import ImageStore
+from zsteer.data.tables import read_table
 from zsteer.evaluation.trials import Trial, kept_trial
 from zsteer.gan.training import train
 from zsteer.networks.checkpoints import load_weights
@@ -145,13 +145,13 @@ def make_trial(folder: Path) -> Path:
 
 def make_cache(folder: Path) -> Path:
     reference.cache_folder().mkdir(parents=True, exist_ok=True)
-    reference.save_logits(folder / "a.safetensors", torch.zeros(4, 3))
+    reference.save_logits(folder / "a.safetensors", torch.zeros(reference.NUM_SAMPLES, 3))
     return folder / "a.safetensors"
 
 
 def read_cache(path: Path) -> None:
     shutil.copy(path, reference.cache_folder() / path.name)
-    logits = reference._load(path.name)
+    logits = reference._load(path.name, 3)
     assert logits is None or logits.is_floating_point()
 
 

@@ -48,7 +48,9 @@ def reference_logits(
 ) -> list[Float[Tensor, "samples k"]]:
     """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
     names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
-    known = {name: logits for name in names if (logits := _load(name)) is not None}
+    widths = num_outputs(generator, classifiers)
+    kept = {name: _load(name, width) for name, width in zip(names, widths, strict=True)}
+    known = {name: logits for name, logits in kept.items() if logits is not None}
     missing = [i for i, name in enumerate(names) if name not in known]
     if missing:
         log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
@@ -62,6 +64,14 @@ def reference_logits(
 def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
     """The noise of the samples."""
     return noise_of(generator, NUM_SAMPLES, SEED)
+
+
+@torch.no_grad()
+def num_outputs(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[int]:
+    """How many logits each classifier gives for an image of the generator."""
+    generator, *classifiers = (frozen(network, torch.float32) for network in (generator, *classifiers))
+    image = generator(torch.zeros(1, z_dim_of(generator)))
+    return [classifier(image).shape[1] for classifier in classifiers]
 
 
 @torch.no_grad()
@@ -89,17 +99,20 @@ def compute_logits(
     return joined([in_parts(lambda part, z=z: of(z[part]), len(z), joined) for z in parts])
 
 
-def _load(name: str) -> Tensor | None:
+def _load(name: str, width: int) -> Tensor | None:
     path = BUNDLED / name
     try:
         if not path.is_file():
             path = cache_folder() / name
-        return load_file(path)["logits"]
+        logits = load_file(path).get("logits")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (SafetensorError, KeyError):
-        log.warning("%s is damaged; measuring again", path)
-        return None
+    except (SafetensorError, OSError):
+        logits = None
+    if logits is not None and (logits.dtype, *logits.shape) == (torch.float32, NUM_SAMPLES, width):
+        return logits
+    log.warning("%s is damaged; measuring again", path)
+    return None
 
 
 def _keep(computed: Mapping[str, Tensor]) -> None:
