@@ -12,7 +12,7 @@ from zsteer.app.composition import compose
 from zsteer.data.attributes import CELEBA
 from zsteer.evaluation.figures import Comparison, figures
 from zsteer.evaluation.report import markdown, markdown_of_ends
-from zsteer.evaluation.trials import LEVELS, Trial, along, file_name, first_crossing, run_trial
+from zsteer.evaluation.trials import LEVELS, Trial, along, file_name, first_crossing, kept_trial, run_trial
 from zsteer.steering.reference import BUNDLED
 from zsteer.steering.session import Session
 
@@ -41,18 +41,18 @@ def trial(judge, step, seen):
 
 def test_a_kept_trial_that_is_damaged_is_none(tmp_path, comparison):
     path = tmp_path / "trial.safetensors"
-    assert Trial.load(path) is None
+    assert kept_trial(path) is None
     parts = vars(comparison.trials["plain", "b"]).items()
     kept = Trial(**{name: part.clone() for name, part in parts})  # safetensors refuse tensors that share memory
     kept.save(path)
-    loaded = Trial.load(path)
+    loaded = kept_trial(path)
     assert loaded is not None and torch.equal(loaded.judge, kept.judge)
     whole = path.read_bytes()
     for content in (b"", whole[:20], whole[:-1]):
         path.write_bytes(content)
-        assert Trial.load(path) is None
+        assert kept_trial(path) is None
     save_file({"step": torch.zeros(3)}, path)
-    assert Trial.load(path) is None
+    assert kept_trial(path) is None
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from zsteer.files import BUNDLE, atomic_write, is_main_process
 from zsteer.networks.fingerprints import fingerprint
-from zsteer.networks.inference import BATCH_SIZE, check_finite, frozen, noise_of
+from zsteer.networks.inference import BATCH_SIZE, check_finite, frozen, noise_of, z_dim_of
 from zsteer.networks.memory import in_parts
 
 NUM_SAMPLES = 2048
