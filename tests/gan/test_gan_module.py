@@ -1,6 +1,7 @@
 import copy
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -252,7 +253,8 @@ def test_networks_with_weight_norm_are_trained_and_averaged(norm, name):
     trainer_of().fit(module, batches(2, size=BATCH * module.batches_per_iteration))
     assert differ(biases, starts)
     noise = torch.randn(2, 3)
-    generated = generator.eval()(noise)  # pyright: ignore[reportCallIssue]
+    network: Any = generator
+    generated = network.eval()(noise)
     torch.testing.assert_close(samples(module, noise), generated)  # an average that forgets at once
 
 

@@ -74,7 +74,9 @@ def trained_scales(checkpoint: str | None, role: str) -> dict[str, Scale]:
     """
     found = recorded_at(checkpoint, "figures", "scales") or {}
     try:
-        scales = {str(name): (float(mean), float(deviation)) for name, (mean, deviation) in found.items()}
+        scales: dict[str, Scale] = {
+            str(name): (float(mean), float(deviation)) for name, (mean, deviation) in found.items()
+        }
         if all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in scales.values()):
             return scales
     except (AttributeError, TypeError, ValueError):
