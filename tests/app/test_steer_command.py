@@ -334,6 +334,7 @@ SETTINGS = {
     ),
     "a classifier that was never trained": (["classifier=residual"], ["classifier.checkpoint=null", "untrained"]),
     "weights that one must bring": (["generator=dcgan"], ["generator.checkpoint is missing"]),
+    "a section that is no section": (["++classifier.regressor=foo"], ["regressor.network._target_ is missing"]),
     "a class that does not exist": (["generator.network._target_=zsteer.networks.Generatr"], ["Generatr"]),
     "a class that is no network": (["generator.network={_target_: builtins.dict}"], ["generator.network"]),
     "an unknown setting of a network": (["+generator.network.depth=3"], ["depth"]),

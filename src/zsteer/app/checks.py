@@ -337,7 +337,7 @@ def network(cfg: DictConfig, role: str) -> None:
         if "judge" not in cfg:
             raise ValueError("judge=null takes the judge out of the config; judge=none switches it off")
         return
-    if section is None or OmegaConf.select(section, "network._target_") is None:
+    if not isinstance(section, DictConfig) or OmegaConf.select(section, "network._target_") is None:
         raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
     unknown_keys(cfg, NETWORK_KEYS, role)
     if role.partition(".")[0] in ("classifier", "judge") and section.get("attributes") is None:
