@@ -44,6 +44,14 @@ def read_sidecar(checkpoint: str | os.PathLike | None) -> dict[str, Any]:
     return {}
 
 
+def recorded_at(checkpoint: str | os.PathLike | None, *place: str) -> Any:
+    """What stands at a place in the JSON beside weights, key by key; None if nothing does."""
+    found: Any = read_sidecar(checkpoint)
+    for key in place:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """What a JSON file holds; None if it is damaged."""
     try:

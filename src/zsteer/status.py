@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from zsteer.files import is_main_process, read_json, write_json
 
@@ -30,7 +31,7 @@ def terminate(*_: object) -> None:
 
 
 # What a user can put right, or did: reported in a line, without a traceback on the screen.
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, KeyboardInterrupt, Terminated)
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError, KeyboardInterrupt, Terminated)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A steering run from the command line to its files, on the golden networks; and every kind of bad input."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -330,6 +331,10 @@ NOISE_FILES = {
     "no rows": (lambda path: write_noise(path, noise=torch.randn(0, 64)), ["[0, 64]"]),
     "whole numbers": (lambda path: write_noise(path, noise=torch.ones(2, 64, dtype=torch.int32)), ["int32"]),
     "NaN": (lambda path: write_noise(path, noise=torch.full((2, 64), torch.nan)), ["NaN"]),
+    "NaN of eight bits": (
+        lambda path: write_noise(path, noise=torch.full((2, 64), torch.nan).to(torch.float8_e4m3fn)),
+        ["NaN"],
+    ),
 }
 
 
@@ -392,3 +397,25 @@ def test_python_gives_what_the_command_writes(command):
     assert steered.picture.width > 3 * 64
     with pytest.raises(ValueError, match="did you mean 'Smiling'"):
         zsteer.steer("target=Smilling")
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "line"),
+    [
+        ("a: 1\n\tb: 2\n", "cannot start any token", 2),
+        ("a: 1\nb: 2\na: 3\n", "found duplicate key a", 3),
+        ("a: [1, 2\nb: 3\n", "expected ',' or ']'", 2),
+        ("a: b: c\n", "mapping values are not allowed here", 1),
+        ("a: *b\n", "undefined alias", 1),
+    ],
+    ids=["tab", "duplicate key", "bracket", "colon", "alias"],
+)
+def test_an_error_of_yaml_is_a_line_with_its_file_and_its_own(command, tmp_path, text, said, line):
+    path = tmp_path / "configs" / "method" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    ended = command("steer", "--config-dir", str(tmp_path / "configs"), "method=mine")
+    assert_one_clear_line(ended, said, f'in "{path}", line {line}')
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        zsteer.steer("method=mine", config_dir=tmp_path / "configs")
+    assert "\n" not in str(caught.value)

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pickle
@@ -111,19 +112,87 @@ def test_store_errors(tmp_path):
         small_store(tmp_path / "file" / "store")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "short", "json", "dtype"])
-def test_damaged_store(tmp_path, damage):
+def header(shape, descr="|u1", fortran=False):
+    """The beginning of one of NumPy's files that promises an array."""
+    about = f"{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}"
+    text = about.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def zipped():
+    file = io.BytesIO()
+    np.savez(file, splits=np.zeros(30, np.uint8))
+    return file.getvalue()
+
+
+def about(**changed):
+    whole = {"count": 30, "names": ["up", "down"], "protocol": "counting8", "made": {}}
+    return lambda folder: (folder / "store.json").write_text(json.dumps({**whole, **changed}))
+
+
+DAMAGE = {
+    "truncated": lambda folder: os.truncate(folder / "images.npy", 1000),
+    "short": lambda folder: np.save(folder / "splits.npy", np.zeros(29, np.uint8)),
+    "json": lambda folder: (folder / "store.json").write_text("{"),
+    "json of a list": lambda folder: (folder / "store.json").write_text("[1]"),
+    "json without an end": lambda folder: (folder / "store.json").write_text("[" * 100_000),
+    "json that is no text": lambda folder: (folder / "store.json").write_bytes(b"\xff\xfe"),
+    "names that are numbers": about(names=[1, 2]),
+    "a name": about(names="up"),
+    "a protocol that is none": about(protocol=None),
+    "a count that is none": about(count="30"),
+    "dtype": lambda folder: np.save(folder / "targets.npy", np.zeros((30, 2))),
+    "byte order": lambda folder: np.save(folder / "targets.npy", np.zeros((30, 2), ">f4")),
+    "fields": lambda folder: np.save(folder / "splits.npy", np.zeros(30, [("a", "u1")])),
+    "pickled": lambda folder: np.save(folder / "targets.npy", np.array([[{}, {}]] * 30)),
+    "huge": lambda folder: (folder / "targets.npy").write_bytes(header((2**40, 2), "<f4")),
+    "huge beyond all numbers": lambda folder: (folder / "targets.npy").write_bytes(header((2**80, 2), "<f4")),
+    "negative": lambda folder: (folder / "splits.npy").write_bytes(header((-30,)) + bytes(30)),
+    "header that is none": lambda folder: (folder / "splits.npy").write_bytes(header("__import__('os')")),
+    "empty": lambda folder: (folder / "targets.npy").write_bytes(b""),
+    "zip": lambda folder: (folder / "splits.npy").write_bytes(zipped()),
+    "other splits": lambda folder: np.save(folder / "splits.npy", np.full(30, 3, np.uint8)),
+    "missing": lambda folder: (folder / "splits.npy").unlink(),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_store(tmp_path, name):
     folder = small_store(tmp_path / "store").folder
-    if damage == "truncated":
-        os.truncate(folder / "images.npy", 1000)
-    elif damage == "short":
-        np.save(folder / "splits.npy", np.zeros(29, np.uint8))
-    elif damage == "json":
-        (folder / "store.json").write_text("{")
-    else:
-        np.save(folder / "targets.npy", np.zeros((30, 2)))
-    with pytest.raises(ValueError, match=f"{folder}.*prepare it again"):
+    DAMAGE[name](folder)
+    with pytest.raises(ValueError, match=f"^{folder}.*prepare (it|the store) again") as caught:
         ImageStore.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_in_fortrans_order_are_the_same_images(tmp_path):
+    store = small_store(tmp_path / "store")
+    expected = np.array(store.images)
+    np.save(store.folder / "images.npy", np.asfortranarray(expected))
+    assert np.array_equal(ImageStore.open(store.folder).images[np.array([3, 1])], expected[[3, 1]])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "images.npy").write_bytes(b""),
+        lambda folder: (folder / "targets.npy").unlink(),
+        lambda folder: np.save(folder / "targets.npy", np.zeros(3)),
+        lambda folder: (folder / "progress").write_bytes(b"\xff\x00\nx\n"),
+        lambda folder: (folder / "progress").write_text((folder / "progress").read_text() + "x\n-1\n"),
+    ],
+    ids=["emptied", "missing", "other shape", "progress that is no text", "progress with other words"],
+)
+def test_an_interrupted_build_whose_files_a_power_cut_took_is_made_whole(tmp_path, damage):
+    def failing(indices):
+        if indices[0]:
+            raise KeyError("power cut")
+        return fill(indices)
+
+    with pytest.raises(KeyError, match="power cut"):
+        small_store(tmp_path / "store", count=300, fill=failing)
+    damage(tmp_path / ".store.partial")
+    assert np.array_equal(small_store(tmp_path / "store", count=300).images, fill(np.arange(300))[0])
 
 
 def test_full_disk_is_an_error_with_the_size(tmp_path, monkeypatch):

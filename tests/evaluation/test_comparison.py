@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from zsteer.app.composition import compose
 from zsteer.data.attributes import CELEBA
@@ -36,6 +37,22 @@ def trial(judge, step, seen):
         step, torch.zeros(levels, n, 4), judge, seen, torch.ones(2, n), nothing, nothing, torch.zeros(n, 4),
         torch.zeros(2, n, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, n),
     )  # fmt: skip
+
+
+def test_a_kept_trial_that_is_damaged_is_none(tmp_path, comparison):
+    path = tmp_path / "trial.safetensors"
+    assert Trial.load(path) is None
+    parts = vars(comparison.trials["plain", "b"]).items()
+    kept = Trial(**{name: part.clone() for name, part in parts})  # safetensors refuse tensors that share memory
+    kept.save(path)
+    loaded = Trial.load(path)
+    assert loaded is not None and torch.equal(loaded.judge, kept.judge)
+    whole = path.read_bytes()
+    for content in (b"", whole[:20], whole[:-1]):
+        path.write_bytes(content)
+        assert Trial.load(path) is None
+    save_file({"step": torch.zeros(3)}, path)
+    assert Trial.load(path) is None
 
 
 @pytest.fixture

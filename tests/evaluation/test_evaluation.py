@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from zsteer.app.composition import PACKAGE
 from zsteer.data import procedural
 from zsteer.data.attributes import CELEBA
+from zsteer.evaluation.classifiers import trained_scales
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.tutorial import Classifier, Generator
@@ -118,3 +119,20 @@ def test_what_cannot_be_evaluated_is_named(command, data, words, said):
     ended = command("evaluate", *words, *data)
     assert ended.code != 0
     assert said in ended.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [[1, 2], {"age": 3}, {"age": [1]}, {"age": ["a", "b"]}, {"age": [1, 0]}, {"age": [1, -2]}, {"age": [None, 1]}],
+)
+def test_scales_beside_the_weights_that_are_none_are_named(scales, tmp_path):
+    about = {"config": {}, "figures": {"scales": scales}}
+    (tmp_path / "c.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"judge.checkpoint=.*/c.safetensors: the JSON beside it has figures.scales"):
+        trained_scales(str(tmp_path / "c.safetensors"), "judge")
+
+
+def test_scales_are_those_that_are_recorded(tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"config": {}, "figures": {"scales": {"age": [3, 2.5]}}}))
+    assert trained_scales(str(tmp_path / "c.safetensors"), "judge") == {"age": (3.0, 2.5)}
+    assert trained_scales(None, "judge") == trained_scales(str(tmp_path / "other.pth"), "judge") == {}

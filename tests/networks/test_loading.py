@@ -88,6 +88,34 @@ def test_what_is_no_generator_is_named(network, said):
         try_generator(network)
 
 
+class Still(Generator):
+    """A generator that computes without gradients."""
+
+    @torch.no_grad()
+    def forward(self, noise):
+        return super().forward(noise)
+
+
+class StillClassifier(Classifier):
+    """A classifier whose logits have lost theirs."""
+
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+def test_networks_that_shall_be_trained_have_to_compute_gradients():
+    images = try_generator(Still(hidden_dim=2))
+    assert not images.requires_grad
+    with pytest.raises(ValueError, match="^generator.network computes without gradients, as under torch.no_grad"):
+        try_generator(Still(hidden_dim=2), trained=True)
+    assert not try_generator(Generator(hidden_dim=2), trained=True).requires_grad
+    still = section()
+    still.network._target_ = f"{__name__}.StillClassifier"
+    assert load_classifier(still, "classifier", IMAGES).names == CELEBA
+    with pytest.raises(ValueError, match="^classifier.network computes without gradients"):
+        load_classifier(still, "classifier", IMAGES, trained=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_generator_is_tried_in_the_dtype_of_the_run(dtype):
     images = try_generator(Generator(hidden_dim=2), dtype)

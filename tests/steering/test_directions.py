@@ -104,6 +104,9 @@ def test_directions_of_a_file_are_checked(tmp_path, slopes):
     assert torch.equal(find_directions(str(path), generator, noise @ slopes.T), slopes)
     with pytest.raises(ValueError, match=r"shape \[3, 6\]; it must be \[2, 6\]"):
         find_directions(str(path), generator, (noise @ slopes.T)[:, :2])
+    save_file({"directions": slopes.clone().fill_(torch.nan)}, path)
+    with pytest.raises(ValueError, match="has NaN or infinite values"):
+        find_directions(str(path), generator, noise @ slopes.T)
     save_file({"others": slopes}, path)
     with pytest.raises(ValueError, match="no .safetensors file with a tensor 'directions'"):
         find_directions(str(path), generator, noise @ slopes.T)

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from zsteer.networks.tutorial import Classifier, Generator
@@ -128,11 +129,25 @@ def test_cache_that_cannot_be_written_is_only_a_warning(monkeypatch, tmp_path, c
     assert "XDG_CACHE_HOME" in record.getMessage() and "\n" not in record.getMessage()
 
 
-def test_broken_cache_file_is_computed_anew(cache):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"half a file"),
+        lambda path: path.write_bytes(b""),
+        lambda path: save_file({"others": torch.zeros(32, 3)}, path),
+        lambda path: save_file({"logits": torch.zeros(32, 2)}, path),
+        lambda path: save_file({"logits": torch.zeros(31, 3)}, path),
+        lambda path: save_file({"logits": torch.zeros(32, 3, 1)}, path),
+        lambda path: save_file({"logits": torch.zeros(32, 3, dtype=torch.int64)}, path),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["text", "empty", "other name", "fewer outputs", "fewer samples", "more dimensions", "whole numbers", "folder"],
+)
+def test_broken_cache_file_is_computed_anew(cache, damage):
     generator, classifiers = networks()
     first = reference_logits(generator, classifiers)
     for path in cache.rglob("*.safetensors"):
-        path.write_bytes(b"half a file")
+        damage(path)
     for found, kept in zip(reference_logits(generator, classifiers), first, strict=True):
         assert torch.equal(found, kept)
 

@@ -16,7 +16,7 @@ from torch import nn
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.tutorial import Classifier, Generator
 from zsteer.steering.history import NonFiniteScore
-from zsteer.steering.methods import Ascent, Direction, Penalty, Projected, Tutorial
+from zsteer.steering.methods import Ascent, BestOf, Direction, Penalty, Projected, Tutorial
 from zsteer.steering.module import TRAINER_SETTINGS, LatentSteering
 from zsteer.steering.rows import Rows
 
@@ -101,6 +101,35 @@ def test_one_parameter_and_nothing_else_in_the_state():
     assert list(module.state_dict()) == ["noise"]
     run(generator, classifier, torch.randn(2, 64), rows_of(2), Ascent(PLAIN), 1)
     assert list(module.state_dict()) == ["noise"]
+
+
+class Detached(nn.Module):
+    """A network that gives what another does, without its gradients."""
+
+    def __init__(self, network, how):
+        super().__init__()
+        self.network, self.how = network, how
+        self.z_dim = getattr(network, "z_dim", None)
+
+    def forward(self, inputs):
+        with self.how():
+            return self.network(inputs).clone()
+
+
+@pytest.mark.parametrize("how", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("role", ["generator", "classifier"])
+@pytest.mark.parametrize("method", [Tutorial(ACCUMULATED), Ascent(PLAIN), Penalty(PLAIN), Projected(PLAIN)])
+def test_a_network_without_gradients_is_named_by_methods_that_need_them(how, role, method):
+    generator, classifier, _ = linear_pair()
+    if role == "generator":
+        generator = Detached(generator, how)
+    else:
+        classifier = Detached(classifier, how)
+    with pytest.raises(ValueError, match=f"^{role}.network computes without gradients, as under torch.no_grad"):
+        run(generator, classifier, torch.randn(2, 5).double(), rows_of(2, target=0), method, 2)
+    without = BestOf(PLAIN, samples=(torch.randn(8, 5), torch.randn(8, 6)))
+    history = run(generator, classifier, torch.randn(2, 5).double(), rows_of(2, target=0), without, 2)
+    assert len(history.scores) == 2
 
 
 def test_networks_are_left_byte_for_byte_as_they_were():

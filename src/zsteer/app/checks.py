@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from zsteer.data import attributes
 from zsteer.data.store import SPLIT_CHOICES
-from zsteer.files import read_sidecar
+from zsteer.files import recorded_at
 from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_number, whole_number
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
@@ -128,7 +128,7 @@ def trainer(cfg: DictConfig, words: Mapping[str, str]) -> None:
 def unconditional(cfg: DictConfig) -> None:
     """A generator whose noise is all noise, as far as the config beside its weights says."""
     path = cfg.generator.get("checkpoint")
-    condition = read_sidecar(path).get("config", {}).get("gan", {}).get("condition", 0)
+    condition = recorded_at(path, "config", "gan", "condition")
     if condition:
         raise ValueError(
             f"generator.checkpoint={path} was trained with gan.condition={condition}: its last numbers are targets, "

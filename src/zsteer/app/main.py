@@ -23,6 +23,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
 from zsteer.files import atomic_write, is_main_process
@@ -279,11 +280,11 @@ def _environment_kept() -> Iterator[None]:
 def _errors_in_a_line() -> Iterator[None]:
     """
     Raises:
-        ValueError: instead of Hydra's own errors, with what they say in a line.
+        ValueError: instead of Hydra's and YAML's own errors, with what they say in a line.
     """
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ValueError(describe(error)) from error
 
 

@@ -19,7 +19,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)
     cfg.classifier.attributes = list(data.names)  # what the data have is what the network learns
-    classifier = load_classifier(cfg.classifier, "classifier", data.example)
+    classifier = load_classifier(cfg.classifier, "classifier", data.example, trained=True)
     balanced = {"rates": data.rates} if cfg.balanced else {}
     network = classifier.network.train()
     module = instantiate(cfg.training, network=network, names=classifier.names, scales=data.scales, **balanced)

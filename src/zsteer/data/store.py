@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from zsteer.files import write_json
@@ -20,6 +21,8 @@ from zsteer.files import write_json
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 SPLIT_CHOICES = (*SPLITS, "all")  # what a key that names a split can be
+
+PARTS = ("images", "targets", "splits")  # of a store, each a file of NumPy's
 
 # Images that are made, and recorded as made, at a time.
 _CHUNK = 256
@@ -56,11 +59,13 @@ class ImageStore:
         try:
             about = json.loads((folder / "store.json").read_text())
             count, names, protocol = about["count"], tuple(about["names"]), about["protocol"]
-            images = np.load(folder / "images.npy", mmap_mode="r")
-            targets = np.load(folder / "targets.npy")
-            splits = np.load(folder / "splits.npy")
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise ValueError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
+            if not isinstance(about["names"], list) or not all(isinstance(name, str) for name in (*names, protocol)):
+                raise TypeError("store.json has names that are no words")
+            # Mapped, so that nobody waits for the numbers of a header that promises too many.
+            images, targets, splits = (open_memmap(folder / f"{name}.npy", mode="r") for name in PARTS)
+        except Exception as error:  # whatever damaged files make of NumPy and JSON
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{folder} is damaged ({reason}); delete it and prepare it again") from error
         height_and_width = images.shape[2:] if images.ndim == 4 else ("h", "w")
         expected = {
             "images.npy": (images, np.uint8, (count, 3, *height_and_width)),
@@ -71,7 +76,9 @@ class ImageStore:
             if array.dtype != dtype or array.shape != shape:
                 found, wanted = f"{array.dtype} {array.shape}", f"{np.dtype(dtype)} {shape}"
                 raise ValueError(f"{folder}/{name} is {found}, not {wanted}; delete the store and prepare it again")
-        return cls(folder, images, targets, splits, names, protocol)
+        if splits.max(initial=0) >= len(SPLITS):
+            raise ValueError(f"{folder}/splits.npy has other numbers than 0, 1 and 2; prepare the store again")
+        return cls(folder, images, np.array(targets), np.array(splits), names, protocol)
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -158,7 +165,7 @@ def _fill_store(
     count, width = len(splits), len(about["names"])
     shapes = {"images": (np.uint8, (count, 3, size, size)), "targets": (np.float32, (count, width))}
     progress_file = folder / "progress"
-    done = _finished_chunks(progress_file, digest)
+    done = _finished_chunks(progress_file, digest) if _are_arrays(folder, shapes) else None
     if done is None:
         progress_file.unlink(missing_ok=True)  # before the files that it speaks of are overwritten
         for name, (dtype, shape) in shapes.items():
@@ -166,7 +173,7 @@ def _fill_store(
         done = set()
     # Written anew, because a kill may have cut the last line short and the next would continue it.
     progress_file.write_text("".join(f"{line}\n" for line in [digest, *sorted(done)]))
-    images, targets = (np.load(folder / f"{name}.npy", mmap_mode="r+") for name in shapes)
+    images, targets = (open_memmap(folder / f"{name}.npy", mode="r+") for name in shapes)
 
     def work(chunk: int) -> int:
         indices = np.arange(chunk * _CHUNK, min((chunk + 1) * _CHUNK, count))
@@ -192,9 +199,18 @@ def _fill_store(
     write_json(folder / "store.json", about)
 
 
+def _are_arrays(folder: Path, shapes: Mapping[str, tuple[type, tuple[int, ...]]]) -> bool:
+    """Whether an interrupted build has left its arrays whole, which a power cut may have emptied."""
+    try:
+        arrays = {name: open_memmap(folder / f"{name}.npy", mode="r") for name in shapes}
+    except (OSError, ValueError, EOFError):
+        return False
+    return all((arrays[name].dtype, arrays[name].shape) == shapes[name] for name in shapes)
+
+
 def _allocate(path: Path, dtype: type, shape: tuple[int, ...]) -> None:
     """Create an array file of zeros whose space on the disk is taken now."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     try:
         # A full disk is an error here; later, writing to the mapped pages of a file with holes would end the process.
         with open(path, "r+b") as file:
@@ -210,5 +226,6 @@ def _finished_chunks(progress: Path, digest: str) -> set[int] | None:
     """The chunks that an interrupted build of the same content has finished; None if there was none."""
     if not progress.is_file():
         return None
-    first, *lines = progress.read_text().split("\n")[:-1] or [""]  # what follows the last line end was cut short
-    return {int(line) for line in lines} if first == digest else None
+    text = progress.read_text(errors="replace")
+    first, *lines = text.split("\n")[:-1] or [""]  # what follows the last line end was cut short
+    return {int(line) for line in lines if line.isdecimal()} if first == digest else None

@@ -1,5 +1,6 @@
 """Score a classifier or a judge on labelled images."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -7,10 +8,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from zsteer.classifier.metrics import AttributeMetrics, Figures, means
+from zsteer.classifier.metrics import AttributeMetrics, Figures, Scale, means
 from zsteer.data.faces import FaceData, scale
 from zsteer.evaluation.results import Scores, attribute_table
-from zsteer.files import is_main_process, read_sidecar
+from zsteer.files import is_main_process, recorded_at
 from zsteer.gan.fidelity import BATCH_SIZE
 from zsteer.networks.inference import best_device, frozen
 from zsteer.networks.loading import load_classifier
@@ -49,8 +50,8 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
     data.attributes = shared
     seen = [classifier.names.index(name) for name in shared]
     scales = data.scales
-    trained = {**scales, **read_sidecar(section.get("checkpoint")).get("figures", {}).get("scales", {})}
-    pairs = [(trained[name], scales[name]) if name in scales else ((0, 1), (0, 1)) for name in shared]
+    trained = trained_scales(section.get("checkpoint"), cfg.what)
+    pairs = [(trained.get(name, scales[name]), scales[name]) if name in scales else ((0, 1), (0, 1)) for name in shared]
     slope = torch.tensor([own[1] / now[1] for own, now in pairs])
     shift = torch.tensor([(own[0] - now[0]) / now[1] for own, now in pairs])
     metrics, total, count = AttributeMetrics(shared, scales), torch.zeros(len(shared)), 0
@@ -60,3 +61,19 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
         total, count = total + targets.sum(dim=0), count + len(images)
     rates = dict(zip(shared, (total / count).tolist(), strict=True))
     return {**metrics.compute(), "rate": {name: rate for name, rate in rates.items() if name not in scales}}
+
+
+def trained_scales(checkpoint: str | None, role: str) -> dict[str, Scale]:
+    """Mean and standard deviation of the continuous targets that a network was trained on, as far as it is recorded.
+
+    Raises:
+        ValueError: the record is something else.
+    """
+    found = recorded_at(checkpoint, "figures", "scales") or {}
+    try:
+        scales = {name: (float(mean), float(deviation)) for name, (mean, deviation) in found.items()}
+        if all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in scales.values()):
+            return scales
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{role}.checkpoint={checkpoint}: the JSON beside it has figures.scales that are no scales")

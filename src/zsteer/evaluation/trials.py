@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -65,9 +66,12 @@ class Trial:
             save_file({part.name: getattr(self, part.name).contiguous() for part in fields(self)}, temporary)
 
     @classmethod
-    def load(cls, path: Path) -> "Trial":
-        """What `save` wrote."""
-        return cls(**load_file(path))
+    def load(cls, path: Path) -> "Trial | None":
+        """What `save` wrote; None if there is none, or if it is damaged."""
+        try:
+            return cls(**load_file(path))
+        except (FileNotFoundError, SafetensorError, TypeError):  # of a torn file, or one with other parts
+            return None
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ def run_trials(jobs: Mapping[str, Sequence[DictConfig]], folder: Path | None) ->
         path = (
             None if folder is None else folder / "trials" / f"{file_name(name, job, session.fingerprints)}.safetensors"
         )
-        if path is not None and path.is_file():
-            held[name, job.target] = Trial.load(path)
+        if path is not None and (kept := Trial.load(path)) is not None:
+            held[name, job.target] = kept
             continue
         trial = run_trial(session, job)
         if path is not None:

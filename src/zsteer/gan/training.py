@@ -26,7 +26,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     networks = {role: load_network(cfg[role], role) for role in ("generator", "discriminator")}
     module = instantiate(cfg.gan, **networks, seed=cfg.seed)
     module.feed_from(data)
-    images = try_generator(networks["generator"])
+    images = try_generator(networks["generator"], trained=True)
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
     scores, grid = FidelityScores(judge, **cfg.scores), SampleGrid(folder, cfg.samples_every)
     resumed = resumed_from(cfg.ckpt_path, module)
@@ -62,7 +62,11 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
     for images, key in ((data.example, "data"), (generated, "generator")):
         targets = torch.zeros(2, module.condition)
         logits = attempt(
-            lambda x, y=targets: module.discriminate(module.discriminator, x, y), images, "discriminator", "images"
+            lambda x, y=targets: module.discriminate(module.discriminator, x, y),
+            images,
+            "discriminator",
+            "images",
+            trained=True,
         )
         if logits.shape != (2,):
             raise ValueError(f"discriminator.network must give one logit for each of the {key}'s images")

@@ -62,7 +62,12 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
 
 
 def load_classifier(
-    section: DictConfig, role: str, images: Float[Tensor, "2 3 h w"], target: str | None = None, edit: str = "add"
+    section: DictConfig,
+    role: str,
+    images: Float[Tensor, "2 3 h w"],
+    target: str | None = None,
+    edit: str = "add",
+    trained: bool = False,
 ) -> NamedClassifier:
     """The classifier of a config group and its attributes' names, tried on two images.
 
@@ -70,13 +75,14 @@ def load_classifier(
         target: the attribute to be steered; where it is one of the section's `regressor`, that joins the classifier. A
             regressor's section has a `scale` (see `JoinedClassifier`). One that joins several labels is a name more.
         edit: what shall be done to the target.
+        trained: it is going to be.
 
     Raises:
         ValueError, FileNotFoundError: as `load_network`; or not one name for each of its outputs.
     """
     names = attributes.resolve(section.attributes, f"{role}.attributes")
     network = load_network(section, role)
-    logits = attempt(network, images, role, "images")
+    logits = attempt(network, images, role, "images", trained)
     if logits.ndim != 2 or logits.shape[1] != len(names):
         raise ValueError(
             f"{role}.network gives {list(logits.shape)} for 2 images, which is not one logit for each of the"
@@ -92,13 +98,15 @@ def load_classifier(
     return NamedClassifier(network, names, frozenset(names if attributes.is_regressor(section) else ()))
 
 
-def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> Float[Tensor, "2 3 h w"]:
-    """Two images of a generator.
+def try_generator(
+    generator: nn.Module, dtype: torch.dtype = torch.float32, trained: bool = False
+) -> Float[Tensor, "2 3 h w"]:
+    """Two images of a generator, which may be going to be trained.
 
     Raises:
         ValueError: it makes something else.
     """
-    images = attempt(generator, torch.zeros(2, z_dim_of(generator), dtype=dtype), "generator", "noise")
+    images = attempt(generator, torch.zeros(2, z_dim_of(generator), dtype=dtype), "generator", "noise", trained)
     if images.ndim != 4 or images.shape[:2] != (2, 3):
         raise ValueError(
             f"generator.network must map noise [n, z_dim] to images [n, 3, H, W], not to {list(images.shape)}"
@@ -106,9 +114,12 @@ def try_generator(generator: nn.Module, dtype: torch.dtype = torch.float32) -> F
     return images
 
 
-@torch.no_grad()
-def attempt(network: Callable[[Tensor], Tensor], inputs: Tensor, role: str, what: str) -> Tensor:
+@torch.enable_grad()
+def attempt(network: Callable[[Tensor], Tensor], inputs: Tensor, role: str, what: str, trained: bool = False) -> Tensor:
     """What a network gives.
+
+    Args:
+        trained: it is going to be, for which it has to compute gradients.
 
     Raises:
         ValueError: an error of its own, or something else than a tensor; the message names the config group.
@@ -123,4 +134,11 @@ def attempt(network: Callable[[Tensor], Tensor], inputs: Tensor, role: str, what
         raise ValueError(f"{role}.network cannot take {what} of shape {shape}: {reason}") from error
     if not isinstance(output, Tensor):
         raise ValueError(f"{role}.network must return one tensor, not a {type(output).__name__}")
-    return output
+    if trained and not output.requires_grad:
+        raise ValueError(without_gradients(role))
+    return output.detach()
+
+
+def without_gradients(role: str) -> str:
+    """What is wrong with a network whose output has none."""
+    return f"{role}.network computes without gradients, as under torch.no_grad or after detach; let it compute them"

@@ -168,7 +168,7 @@ def read_directions(path: Path, slopes: Float[Tensor, "k z_dim"], key: str) -> F
     """The tensor `directions` of a safetensors file.
 
     Raises:
-        ValueError: not such a file, or the tensor has another shape.
+        ValueError: not such a file, or the tensor has another shape, or is not finite.
     """
     try:
         directions = load_file(path)["directions"]
@@ -179,4 +179,7 @@ def read_directions(path: Path, slopes: Float[Tensor, "k z_dim"], key: str) -> F
             f"{key}={path} has directions of shape {list(directions.shape)}; it must be {list(slopes.shape)},"
             " one for each of the classifier's outputs"
         )
-    return directions.to(slopes.dtype)
+    directions = directions.to(slopes.dtype)
+    if not directions.isfinite().all():
+        raise ValueError(f"{key}={path} has NaN or infinite values")
+    return directions

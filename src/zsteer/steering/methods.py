@@ -23,6 +23,10 @@ from zsteer.steering.rows import Rows
 COUPLED_OPTIMIZERS = ("LBFGS", "Adafactor", "Muon")  # a number's step depends on the others'
 
 
+class NoGradient(Exception):
+    """A method asked for a gradient that a network does not compute."""
+
+
 @dataclass(frozen=True)
 class Step:
     """Where the rows stand before a step: what a method decides from.
@@ -321,7 +325,13 @@ class BestOf:
 
 
 def gradient_of(scores: Float[Tensor, " rows"], noise: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows z_dim"]:
-    """Each row's gradient of its own score."""
+    """Each row's gradient of its own score.
+
+    Raises:
+        NoGradient: the score does not depend on the noise, as far as torch has seen.
+    """
+    if not scores.requires_grad:
+        raise NoGradient
     (gradient,) = torch.autograd.grad(scores.sum(), noise, retain_graph=True)
     return gradient
 

@@ -14,9 +14,10 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from zsteer.networks.inference import frozen
+from zsteer.networks.loading import without_gradients
 from zsteer.steering.ascent import ascend
 from zsteer.steering.history import History
-from zsteer.steering.methods import Method, Step, check_uncoupled
+from zsteer.steering.methods import Method, NoGradient, Step, check_uncoupled
 from zsteer.steering.rows import Rows
 
 
@@ -83,7 +84,12 @@ class LatentSteering(LightningModule):
         )
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        self.history.scores.append(ascend(self.noise, stand, self.method, optimizer, self.history.noise[0]))
+        try:
+            scores = ascend(self.noise, stand, self.method, optimizer, self.history.noise[0])
+        except NoGradient as error:  # which those of best_of, say, need not have
+            role = "classifier" if images.requires_grad else "generator"
+            raise ValueError(without_gradients(role)) from error
+        self.history.scores.append(scores)
 
     def on_train_end(self) -> None:
         with torch.no_grad():

@@ -39,7 +39,9 @@ def reference_logits(
 ) -> list[Float[Tensor, "samples k"]]:
     """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
     names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
-    known = {name: logits for name in names if (logits := _load(name)) is not None}
+    widths = num_outputs(generator, classifiers)
+    kept = {name: _load(name, width) for name, width in zip(names, widths, strict=True)}
+    known = {name: logits for name, logits in kept.items() if logits is not None}
     missing = [i for i, name in enumerate(names) if name not in known]
     if missing:
         log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
@@ -56,6 +58,14 @@ def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
 
 
 @torch.no_grad()
+def num_outputs(generator: nn.Module, classifiers: Sequence[nn.Module]) -> list[int]:
+    """How many logits each classifier gives for an image of the generator."""
+    generator, *classifiers = (frozen(network, torch.float32) for network in (generator, *classifiers))
+    image = generator(torch.zeros(1, z_dim_of(generator)))
+    return [classifier(image).shape[1] for classifier in classifiers]
+
+
+@torch.no_grad()
 def compute_logits(
     generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
 ) -> list[Float[Tensor, "samples k"]]:
@@ -69,14 +79,17 @@ def compute_logits(
     return [torch.cat(logits) for logits in zip(*batches, strict=True)]
 
 
-def _load(name: str) -> Tensor | None:
+def _load(name: str, width: int) -> Tensor | None:
     for path in (BUNDLED / name, cache_folder() / name):
         try:
-            return load_file(path)["logits"]
+            logits = load_file(path).get("logits")
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (SafetensorError, KeyError):
-            log.warning("%s is damaged; measuring again", path)
+        except (SafetensorError, OSError):
+            logits = None
+        if logits is not None and (logits.dtype, *logits.shape) == (torch.float32, NUM_SAMPLES, width):
+            return logits
+        log.warning("%s is damaged; measuring again", path)
     return None
 
 

@@ -47,7 +47,7 @@ def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
         )
     if not noise.is_floating_point():
         raise ValueError(f"noise={path} is {str(noise.dtype).removeprefix('torch.')}; it must be a floating type")
-    if not noise.isfinite().all():
+    if not noise.double().isfinite().all():  # which numbers of eight bits have no test of their own for
         raise ValueError(f"noise={path} has NaN or infinite values")
     return noise
 

@@ -4,6 +4,7 @@ What is taken unseen ends deep inside of torch or Lightning, or trains something
 """
 
 import copy
+import itertools
 import math
 import re
 import sys
@@ -98,11 +99,16 @@ class Resumed(Callback):
                 rates = group.get(name, 0)
                 for rate in rates if isinstance(rates, list | tuple) else [rates]:
                     self._require(0 <= rate < limit, f"{at}.{name}", f"is {rate:g}")
+        lost = wanted["state"] and not saved["state"] and self.content["global_step"] > 0
+        self._require(not lost, f"{place}.state", "is empty")
         numbers = {number for group in wanted["param_groups"] for number in group["params"]}
         for number, state in saved["state"].items():
             at = f"{place}.state.{number}"
             self._require(number in numbers, at, "belongs to no weight")
-            self._compare(state, wanted["state"].get(number, {}), at)
+            own = wanted["state"].get(number, {})
+            self._compare(state, own, at)
+            for name in own:  # a fused step takes the numbers in the order in which they lie
+                self._require(_strides(state[name]) == _strides(own[name]), f"{at}.{name}", "lies otherwise in memory")
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.ndim == 0:  # counts steps
                     within = 0 <= value.item() <= self.content["global_step"]
@@ -122,8 +128,8 @@ class Resumed(Callback):
             + loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
         )
         self._agree("global_step", self.content["global_step"], "the optimizers' steps", steps)
-        for part in ("total", "current"):
-            self._agree("epoch", self.ended_epochs, f"epoch_progress.{part}.completed", epochs[part]["completed"])
+        for part, count in itertools.product(("total", "current"), ("completed", "processed")):
+            self._agree("epoch", self.ended_epochs, f"epoch_progress.{part}.{count}", epochs[part][count])
         batches, counted = stream["start"], stream.get("counted", 0)
         of_loop = loops["epoch_loop.batch_progress"]["total"]["ready"]
         self._agree(f"{data}.start", batches, "epoch_loop.batch_progress.total.ready", of_loop)
@@ -169,6 +175,13 @@ def _after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     for group in state["param_groups"]:
         group.update({key: float(value) for key, value in group.items() if type(value) is int})
     return state
+
+
+def _strides(value: Any) -> list[int]:
+    """Where a tensor's numbers lie, by its dimensions of more than one."""
+    if not isinstance(value, Tensor):
+        return []
+    return [stride for stride, size in zip(value.stride(), value.shape, strict=True) if size > 1]
 
 
 def _counters(part: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, int]]]:
