@@ -126,7 +126,7 @@ class Cycle(OneCycleLR):
         rise = 0.1 + 1e-9  # a rise of exactly one step, as a tenth of ten is, would divide by zero
         super().__init__(optimizer, max_lr, total_steps=total_steps, pct_start=rise)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The last rate goes on where accumulating, cut by an interruption, makes more steps than were to be."""
         return super().get_lr() if self.last_epoch <= self.total_steps else self.get_last_lr()
 

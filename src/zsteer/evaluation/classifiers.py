@@ -1,6 +1,7 @@
 """Score a classifier or a judge on labelled images."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
     return {**metrics.compute(), "rate": {name: rate for name, rate in rates.items() if name not in scales}}
 
 
-def trained_scales(checkpoint: str | None, role: str) -> dict[str, Scale]:
+def trained_scales(checkpoint: str | None, role: str) -> Mapping[str, Scale]:
     """Mean and standard deviation of the continuous targets that a network was trained on, as far as it is recorded.
 
     Raises:

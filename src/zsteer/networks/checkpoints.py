@@ -111,7 +111,7 @@ class _LeftOut:
         pass
 
 
-def _left_out(path: Path, ignored: re.Pattern[str] | None) -> list[tuple[Callable, str]]:
+def _left_out(path: Path, ignored: re.Pattern[str] | None) -> list[Callable | tuple[Callable, str]]:
     """What torch shall make of the objects of some classes in a file; in torch's words, its safe globals."""
     if ignored is None or not zipfile.is_zipfile(path):
         return []

@@ -170,7 +170,7 @@ def _after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     for group in trial.param_groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
-    type(trial).step(trial, lambda: torch.zeros(()))  # of the class, since a scheduler replaces the instance's
+    type(trial).step(trial, lambda: 0.0)  # of the class, since a scheduler replaces the instance's
     state = trial.state_dict()
     for group in state["param_groups"]:
         group.update({key: float(value) for key, value in group.items() if type(value) is int})
