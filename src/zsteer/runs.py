@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zsteer.data import attributes
-from zsteer.files import read_sidecar
+from zsteer.files import recorded_at
 
 # The keys of a config that take a file of a run, and what the file is called there; of several the first that exists.
 FILES = {
@@ -110,7 +110,7 @@ def section_of(
     Raises:
         ValueError: there is none, or it names another class.
     """
-    section = read_sidecar(weights).get("config", {}).get(trained_as)
+    section = recorded_at(weights, "config", trained_as)
     network = section.get("network") if isinstance(section, Mapping) else None
     if section is None or not isinstance(network, Mapping) or "_target_" not in network or "${" in str(network):
         raise ValueError(f"{key}={weights.parent}: no network is described in {weights.with_suffix('.json')}")
@@ -132,7 +132,7 @@ def trained_network(path: Path) -> tuple[Path, dict[str, Any]]:
     weights = file_in(path, tuple(f"{stem}.safetensors" for stem in STEMS), "path") if path.is_dir() else path
     if not weights.is_file():
         raise FileNotFoundError(f"path={path}: no such file or folder")
-    is_gan = "discriminator" in read_sidecar(weights).get("config", {})
+    is_gan = recorded_at(weights, "config", "discriminator") is not None
     return weights, section_of(weights, "generator" if is_gan else "classifier", "path")
 
 

@@ -248,7 +248,7 @@ def test_networks_with_weight_norm_are_trained_and_averaged(norm, name):
     generator.register_parameter("order", nn.Parameter(torch.arange(3), requires_grad=False))
     sgd = partial(torch.optim.SGD, lr=0.05)
     module = GANModule(generator, discriminator, sgd, sgd, loss, ema_half_life=1e-9, **own)
-    biases = generator.layers[0].bias, discriminator.layers[1].bias
+    biases = [generator.get_parameter("layers.0.bias"), discriminator.get_parameter("layers.1.bias")]
     starts = [bias.detach().clone() for bias in biases]
     trainer_of().fit(module, batches(2, size=BATCH * module.batches_per_iteration))
     assert differ(biases, starts)

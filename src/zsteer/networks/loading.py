@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from zsteer.data import attributes
-from zsteer.files import read_sidecar
+from zsteer.files import recorded_at
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.combined import Conjunction, JoinedClassifier
 from zsteer.networks.inference import frozen, z_dim_of
@@ -97,9 +97,9 @@ def load_classifier(
             than the config beside the weights has them.
     """
     names = attributes.resolve(section.attributes, f"{role}.attributes")
-    trained = read_sidecar(section.get("checkpoint")).get("config", {}).get("classifier", {}).get("attributes")
-    if isinstance(trained, list) and sorted(trained) == sorted(names) and tuple(trained) != names:
-        raise ValueError(f"{role}.attributes={list(names)} must be in the order of the training, [{','.join(trained)}]")
+    order = recorded_at(section.get("checkpoint"), "config", "classifier", "attributes")
+    if isinstance(order, list) and set(order) == set(names) and tuple(order) != names:
+        raise ValueError(f"{role}.attributes={list(names)} must be in the order of the training, [{','.join(order)}]")
     network = load_network(section, role)
     logits = attempt(network, images, role, "images", trained)
     if logits.ndim != 2 or logits.shape[1] != len(names):
