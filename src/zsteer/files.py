@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BUNDLE = Path(__file__).parent / "bundle"  # the networks that the package ships
+HISTORY = "history.safetensors"  # of a steering run, in its folder
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")  # of a training, in its run's folder
 
 

@@ -177,7 +177,7 @@ BAD = {
     "no picture": ([], "image=null must be the file of a picture, or a folder of pictures"),
     "no such file": (["image=nowhere.png"], "image=nowhere.png: no such file or folder"),
     "an empty folder": (["image=EMPTY"], "has no files"),
-    "a text": (["image=TEXT"], "notes.txt cannot be read: it is no image of a known format"),
+    "a text": (["image=TEXT"], "notes.txt cannot be read: it is no image in BMP"),
     "no starts": (["starts=0"], "starts=0 must be a whole number, from 1 to 32"),
     "more starts than samples": (["starts=33"], "starts=33 must be a whole number, from 1 to 32"),
     "no steps": (["num_steps=0"], "num_steps=0"),

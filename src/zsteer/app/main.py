@@ -126,12 +126,10 @@ class Command:
             if handler is not None:  # one that was not set from Python
                 signal.signal(signal.SIGTERM, handler)
 
-    def ready(self, cfg: DictConfig, words: Sequence[str], folder: Path | None) -> None:
-        """Put files in place of the runs that a config names, check it, and tell it its own folder."""
+    def ready(self, cfg: DictConfig, words: Sequence[str]) -> None:
+        """Put files in place of the runs that a config names, and check it."""
         put_files(cfg, words)
         self.check(cfg)
-        if folder is not None and "run_folder" in cfg:
-            cfg.run_folder = str(folder)
 
     @unfailing_streams()
     def from_python(
@@ -159,7 +157,7 @@ class Command:
         with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
             refuse_hydras_words(self.name, words)
             cfg = compose(self.name, words, inside=True)
-            self.ready(cfg, words, None if folder is None else Path(folder))
+            self.ready(cfg, words)
             with _torch_state_kept():
                 perform = partial(self.perform, **objects)
                 if folder is None:
@@ -175,8 +173,15 @@ class Command:
                         raise ValueError(
                             f"folder={folder} cannot be written ({error.strerror}); name another"
                         ) from error
+                    tell_folder(cfg, folder)
                     with recorded(folder):
                         return perform(cfg, folder)
+
+
+def tell_folder(cfg: DictConfig, folder: Path) -> None:
+    """Tell the config of a run its folder, where its loggers and callbacks write."""
+    if "run_folder" in cfg:
+        cfg.run_folder = str(folder)
 
 
 def refuse_hydras_words(script: str, words: Sequence[str]) -> None:
@@ -216,7 +221,8 @@ class Task:
             with in_use(folder, "hydra.sweep.dir") if swept else nullcontext(), recorded(folder):
                 if swept:
                     self.refuse_sweep_words(cfg, swept)
-                    self.command.ready(cfg, hydra_cfg.overrides.task, folder)
+                    self.command.ready(cfg, hydra_cfg.overrides.task)
+                tell_folder(cfg, folder)
                 result = self.command.perform(cfg, folder)
                 if is_main_process():
                     print(result.report(folder))
@@ -229,7 +235,7 @@ class Task:
         """Check a single run, which leaves no folder if it is refused: there is nothing in it but its config."""
         try:
             self.refuse_sweep_words(cfg, swept=False)
-            self.command.ready(cfg, HydraConfig.get().overrides.task, folder)
+            self.command.ready(cfg, HydraConfig.get().overrides.task)
         except Exception as error:
             self.call.failures.append(describe(error))
             if is_main_process() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:

@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zsteer.files import atomic_write
-
-FILE = "history.safetensors"
+from zsteer.files import HISTORY, atomic_write
 
 
 @dataclass
@@ -82,7 +80,7 @@ class History:
             "score": torch.stack(self.scores).mean(dim=1) if self.scores else torch.empty(0),
             **(kept or {}),
         }
-        with atomic_write(folder / FILE) as temporary:
+        with atomic_write(folder / HISTORY) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 

@@ -12,7 +12,6 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
@@ -161,7 +160,13 @@ class Session:
         )
         # The processes of several devices would not run out of memory together.
         with memory_for(len(module.rows)) if self.alone else nullcontext():
-            self._fit(trainer, module)
+            try:
+                with misconfiguration_told():
+                    trainer.fit(module, range(self.num_steps))
+            except Stopped:
+                raise InterruptedError("terminated") from None
+            except SystemExit as error:
+                raise interrupt_of(error) from None
             self._pair = module.networks  # frozen now, which the next batch need not do again
             histories, first = [], 0
             for job in jobs:
@@ -178,15 +183,6 @@ class Session:
         rows = (slice(0, middle), slice(middle, None))
         parts = [replace(job, noise=job.noise[half], rows=job.rows[half]) for half in rows]
         return [History.joined([self.steer([part], progress_bar, after_step)[0] for part in parts])]
-
-    def _fit(self, trainer: Trainer, module: LightningModule) -> None:
-        try:
-            with misconfiguration_told():
-                trainer.fit(module, range(self.num_steps))
-        except Stopped:
-            raise InterruptedError("terminated") from None
-        except SystemExit as error:
-            raise interrupt_of(error) from None
 
     @cached_property
     def fitted_method(self) -> Method:

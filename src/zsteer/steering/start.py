@@ -45,7 +45,7 @@ def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_di
 
 def lacking(cfg: DictConfig, networks: Networks) -> dict[str, bool]:
     """That an image has not yet what is wanted, in the words of `where`; nothing of factors and others' networks."""
-    bundled = all(Path(str(cfg[role].checkpoint)).parent == BUNDLE for role in ("generator", "classifier"))
+    bundled = all(Path(str(cfg[role].get("checkpoint"))).parent == BUNDLE for role in ("generator", "classifier"))
     name = networks.classifier.names[attributes.find(cfg.target, networks.classifier.names)]
     return {name: cfg.edit != "add"} if bundled and name not in networks.classifier.factors else {}
 

@@ -7,9 +7,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 
-from zsteer.files import read_json
+from zsteer.files import HISTORY, read_json
 from zsteer.status import read_status
-from zsteer.steering.history import FILE as HISTORY
 
 Row = dict[str, Any]
 

@@ -135,7 +135,7 @@ class Sweep:
     def ready(self, job: Launched) -> bool:
         """Whether a job's config passes its checks; if not, it has failed."""
         try:
-            self.check(job.cfg, job.overrides, job.folder)
+            self.check(job.cfg, job.overrides)
         except Exception as error:
             with suppress(OSError, ValueError):
                 self.begin(job)

@@ -10,10 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from zsteer.evaluation.frontier import Point, draw_frontier
 from zsteer.events import Events
-from zsteer.files import write_table
+from zsteer.files import HISTORY, write_table
 from zsteer.pictures import Png, save_picture, sheet
 from zsteer.statistics import bootstrap_interval
-from zsteer.steering.history import FILE as HISTORY
 from zsteer.sweeps.curves import draw_curves
 from zsteer.sweeps.jobs import Row, given_to, read_jobs
 from zsteer.sweeps.seeds import mean_and_interval, over_seeds

@@ -121,6 +121,7 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
                 if isinstance(outcome, NonFiniteScore) and is_main_process():
                     outcome.history.save(launched.folder)
                 raise outcome
+            launched.cfg.run_folder = str(launched.folder)
             with open_loggers(launched.cfg, launched.folder) as loggers:
                 if is_main_process():
                     outcome.log(loggers)
