@@ -47,7 +47,7 @@ def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
             OmegaConf.update(cfg, key, str(file_in(folder, names, key)))
     for key, trained_as in TRAINED_AS.items():
         section = OmegaConf.select(cfg, key)
-        if section is None or OmegaConf.is_missing(section, "checkpoint"):
+        if not isinstance(section, DictConfig) or OmegaConf.is_missing(section, "checkpoint"):
             continue
         if (folder := folder_of(section.get("checkpoint"))) is not None:
             weights = file_in(folder, (f"{trained_as}.safetensors",), f"{key}.checkpoint")

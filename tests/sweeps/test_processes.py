@@ -95,7 +95,9 @@ def test_jobs_end_with_their_sweep_having_saved_and_said_so(tmp_path, number):
     assert [path.parent for path in folder.glob("*/status.json")] == [job]
     if number == signal.SIGTERM:
         assert process.returncode == 128 + signal.SIGTERM
-        assert err.splitlines()[-1] == f"error: {job.name}: {remedy}"
+        *_, error, going_on = err.splitlines()
+        assert error == f"error: {job.name}: {remedy}"
+        assert going_on.startswith("to go on: ") and going_on.endswith(f" resume={folder}")
         assert [row["error"] for row in jobs_of(folder)] == [remedy]
         assert not list(folder.rglob(".lock"))
 

@@ -16,9 +16,10 @@ LEAVE_OUT = "leave it out"
 # Words that a command sets itself or has no use for, and what to do instead.
 COMMON = {
     "default_root_dir": "use hydra.run.dir",
+    "logger": "use the key logger",
     **dict.fromkeys(
         (
-            *("barebones", "enable_autolog_hparams", "limit_predict_batches", "logger", "model_registry"),
+            *("barebones", "enable_autolog_hparams", "limit_predict_batches", "model_registry"),
             *("reload_dataloaders_every_n_epochs", "use_distributed_sampler"),
         ),
         LEAVE_OUT,
@@ -54,7 +55,8 @@ TRAINING = {
     "overfit_batches": "use data.num_train",
     "enable_checkpointing": "use checkpoint_minutes",
     "check_val_every_n_epoch": "use trainer.val_check_interval",
-    **dict.fromkeys(("callbacks", "plugins"), LEAVE_OUT),
+    "callbacks": "use the key callbacks",
+    "plugins": LEAVE_OUT,
 }
 GAN = {
     **TRAINING,

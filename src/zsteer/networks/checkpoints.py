@@ -54,7 +54,8 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, r
         network.load_state_dict(state)  # torch knows which weights of earlier layers' forms it can take
     except RuntimeError as error:
         network.load_state_dict(before)
-        check_same(state, before, where, f"{role}.network")
+        attributes = role.partition(".")[0] in ("classifier", "judge")
+        check_same(state, before, where, f"{role}.network{f' with its {role}.attributes' if attributes else ''}")
         raise ValueError(f"{where} does not fit {role}.network: {' '.join(str(error).split())}") from error
     return network
 
