@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 import zsteer
 from zsteer.app.composition import compose
-from zsteer.steering.module import LatentSteering
 from zsteer.locks import in_use
+from zsteer.steering.module import LatentSteering
 from zsteer.sweeps.hydra_internals import word_of
 
 STEER = (*GOLDEN_NETWORKS, "num_images=2", "num_steps=2", "trainer=cpu")
