@@ -3,6 +3,7 @@
 Nothing here imports torch, so that a folder that holds no such thing is reported at once.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,12 +63,12 @@ def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
 def is_run(name: str) -> bool:
     """Whether a word in place of a config's name is the path of a folder, and not a config that is called like one."""
     folder = Path(name)
-    return folder.is_dir() and ("/" in name or any((folder / f"{stem}.safetensors").is_file() for stem in STEMS))
+    return os.path.isdir(folder) and ("/" in name or any((folder / f"{stem}.safetensors").is_file() for stem in STEMS))
 
 
 def folder_of(value: Any) -> Path | None:
     """A setting as a path, if it is an existing folder's."""
-    return Path(value) if isinstance(value, str) and value and Path(value).is_dir() else None
+    return Path(value) if isinstance(value, str) and value and os.path.isdir(value) else None
 
 
 def file_in(folder: Path, names: tuple[str, ...], key: str) -> Path:

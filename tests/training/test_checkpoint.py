@@ -160,7 +160,7 @@ DAMAGE = [
     (
         (*LOOP, "epoch_progress", "current", "processed"),
         lambda _: 1,
-        "epoch is 0, but epoch_progress.current.processed",
+        "epochs that ended is 1, but epoch_progress.total.processed",
     ),
     ((*LOOP, "state_dict"), lambda _: {"combined_loader": [{}, {}]}, "has a place in data that keep none there"),
     ((*LOOP, "epoch_loop.state_dict", "_batches_that_stepped"), lambda _: "x", "_batches_that_stepped is 'x', not"),

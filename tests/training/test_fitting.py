@@ -164,7 +164,11 @@ def test_rates_are_monitored(run):
         ("train_gan", ["callbacks=early_stopping", "judge=none"], "callbacks.early_stopping.monitor: this training"),
         ("train_gan", ["+callbacks.early.patience=3"], "callbacks.early={'patience': 3} has no _target_, its class; "),
         ("train_gan", ["+callbacks.mine={_target_:torch.nn.Identity}"], "callbacks.mine._target_=torch.nn.Identity"),
-        ("train_classifier", ["callbacks=lr_monitor", "logger=none"], "Cannot use `LearningRateMonitor` callback with"),
+        (
+            "train_classifier",
+            ["callbacks=lr_monitor", "logger=none"],
+            "trainer: Cannot use `LearningRateMonitor` callback with",
+        ),
         (
             "train_classifier",
             ["training.scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"],

@@ -462,7 +462,7 @@ def test_automatic_precision_is_bfloat16_where_the_hardware_multiplies_it(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [({"generator": {}}, "is not a checkpoint of a training run"), ({"loops": {}, "state_dict": {}}, "missing")],
+    [({"generator": {}}, "is not a checkpoint of a training run"), ({"epoch": 0, "state_dict": {}}, "missing")],
 )
 def test_what_is_no_checkpoint_of_this_training_is_refused(run, tmp_path, content, said):
     torch.save(content, tmp_path / "other.ckpt")

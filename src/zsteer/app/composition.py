@@ -107,11 +107,11 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
         key, equals, names = word.partition("=")
         if key == "experiment" and equals:
             return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
+        if key not in NETWORKS:
+            return word
         unquoted = names.strip("'\"")
         runs = [unquoted] if is_run(unquoted) else names.split(",")
-        if key in NETWORKS and all(map(is_run, runs)):
-            return f"{key}.checkpoint={','.join(map(written, runs))}"
-        return word
+        return f"{key}.checkpoint={','.join(map(written, runs))}" if all(map(is_run, runs)) else word
 
     return [full(word) for word in words]
 

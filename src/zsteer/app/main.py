@@ -239,6 +239,9 @@ class Task:
         except Exception as error:
             self.call.failures.append(describe(error))
             if is_main_process() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
+                for handler in list(logging.getLogger().handlers):  # Hydra's, which would write there
+                    if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
+                        logging.getLogger().removeHandler(handler)
                 shutil.rmtree(folder)
             raise
 
