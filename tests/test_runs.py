@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 import zsteer
 from zsteer.app.composition import compose, in_full
+from zsteer.app.handles import put_files
 from zsteer.networks.inference import noise_of
-from zsteer.runs import is_run, put_files
+from zsteer.runs import is_run
 
 NAMES = ["Smiling", "Male", "Eyeglasses"]
 SMALL: dict[str, Any] = {

@@ -5,59 +5,15 @@ Nothing here imports torch, so that a folder that holds no such thing is reporte
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from zsteer.files import LAST_CHECKPOINT, recorded_at
 
-from zsteer.data import attributes
-from zsteer.files import recorded_at
-
-# The keys of a config that take a file of a run, and what the file is called there; of several the first that exists.
-FILES = {
-    "ckpt_path": ("checkpoints/last.ckpt",),
-    "noise": ("noise.safetensors", "history.safetensors"),
-    "source": ("directions.safetensors",),
-    "method.source": ("directions.safetensors",),
-}
-# The sections of a config that are networks', and which section they were in the run that trained them.
-TRAINED_AS = {
-    "generator": "generator",
-    "classifier": "classifier",
-    "judge": "classifier",
-    "classifier.regressor": "classifier",
-    "judge.regressor": "classifier",
-}
 STEMS = ("generator", "classifier")  # of the weights that runs leave
 # The classes that a file may name. Any other could be made to do anything, and so could what their modules import.
 TRUSTED = re.compile(r"(zsteer\.networks|torchvision\.models)\.\w+")
-
-
-def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
-    """Put files in place of the runs' folders that a config names; with its weights comes a run's own network.
-
-    Args:
-        words: what the command was given, in which nothing about such a network has a meaning.
-
-    Raises:
-        FileNotFoundError, ValueError: a folder holds no such file, or its network cannot be trusted.
-    """
-    for key, names in FILES.items():
-        if (folder := folder_of(OmegaConf.select(cfg, key))) is not None:
-            OmegaConf.update(cfg, key, str(file_in(folder, names, key)))
-    for key, trained_as in TRAINED_AS.items():
-        section = OmegaConf.select(cfg, key)
-        if not isinstance(section, DictConfig) or OmegaConf.is_missing(section, "checkpoint"):
-            continue
-        if (folder := folder_of(section.get("checkpoint"))) is not None:
-            weights = file_in(folder, (f"{trained_as}.safetensors",), f"{key}.checkpoint")
-            for word in words:
-                if word.lstrip("+~").startswith((f"{key}.network.", f"{key}.attributes")):
-                    raise ValueError(
-                        f"{word} has no meaning beside {key}.checkpoint={folder}, a run of its own settings"
-                    )
-            replace_network(section, trained_as, weights, key)
 
 
 def is_run(name: str) -> bool:
@@ -80,24 +36,9 @@ def file_in(folder: Path, names: tuple[str, ...], key: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    unfinished = (folder / FILES["ckpt_path"][0]).is_file()
+    unfinished = (folder / LAST_CHECKPOINT).is_file()
     remedy = f"go on with that run by ckpt_path={folder}" if unfinished else "give the folder of a run that has one"
     raise FileNotFoundError(f"{key}={folder}: the folder has no {' or '.join(names)}; {remedy}")
-
-
-def replace_network(section: DictConfig, trained_as: str, weights: Path, key: str) -> None:
-    """Make a network's section of a config that of a run: its class, settings, attributes and weights.
-
-    A regressor stays beside its classifier only where the attributes stay too: it would know nothing of other data.
-    """
-    named = set(classes_of(OmegaConf.to_container(section)))
-    own = section_of(weights, trained_as, key, known=named)
-    with open_dict(section):
-        if "attributes" in own and _names(own["attributes"]) != _names(section.get("attributes")):
-            section.attributes = own["attributes"]
-            section.pop("regressor", None)
-        section.network = own["network"]
-        section.checkpoint, section.checkpoint_key = str(weights), None
 
 
 def section_of(
@@ -145,7 +86,3 @@ def classes_of(settings: Any) -> Iterator[str]:
     if isinstance(settings, list):
         for value in settings:
             yield from classes_of(value)
-
-
-def _names(names: Any) -> Any:
-    return attributes.resolve(names) if names == "celeba" else names and list(map(attributes.canonical, names))

@@ -345,7 +345,7 @@ SETTINGS = {
         ["method.run.until=1 is used by nothing; there are num_steps"],
     ),
     "a folder by its other key": (["run_folder=here"], ["run_folder=here is the run's own; name it by hydra.run.dir"]),
-    "a logger for the Trainer": (["+trainer.logger=true"], ["trainer.logger=True cannot be set; use the key logger"]),
+    "a logger for the Trainer": (["+trainer.logger=true"], ["trainer.logger=True cannot be set; use logger"]),
 }
 
 

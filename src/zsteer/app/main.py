@@ -32,11 +32,11 @@ from yaml import YAMLError
 import zsteer
 from zsteer.app.checks import without_folder
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
+from zsteer.app.handles import put_files
 from zsteer.app.process import end_with_parent, unfailing_streams
 from zsteer.files import LAST_CHECKPOINT, atomic_write, is_main_process
 from zsteer.locks import FILE as LOCK
 from zsteer.locks import in_use
-from zsteer.runs import put_files
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
 from zsteer.sweeps.launching import objective_of

@@ -16,7 +16,7 @@ LEAVE_OUT = "leave it out"
 # Words that a command sets itself or has no use for, and what to do instead.
 COMMON = {
     "default_root_dir": "use hydra.run.dir",
-    "logger": "use the key logger",
+    "logger": "use logger",
     **dict.fromkeys(
         (
             *("barebones", "enable_autolog_hparams", "limit_predict_batches", "model_registry"),
@@ -55,7 +55,7 @@ TRAINING = {
     "overfit_batches": "use data.num_train",
     "enable_checkpointing": "use checkpoint_minutes",
     "check_val_every_n_epoch": "use trainer.val_check_interval",
-    "callbacks": "use the key callbacks",
+    "callbacks": "use callbacks",
     "plugins": LEAVE_OUT,
 }
 GAN = {
