@@ -67,7 +67,7 @@ def make_palette(folder: Path) -> Path:
 
 
 def read_photo(path: Path) -> None:
-    assert fitted(open_photo(path), 16, 16).shape == (16, 16, 3)
+    assert fitted(open_photo(path), 16, 16).shape == (3, 16, 16)
 
 
 def make_table(folder: Path) -> Path:
