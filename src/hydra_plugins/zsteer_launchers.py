@@ -11,6 +11,7 @@ from typing import Any
 # for plugins: a class imported before that is another one.
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -46,6 +47,14 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         self.search.run(arguments)
+
+
+class OwnSearch(Callback):
+    """Has `hydra/sweeper=optuna`, wherever it was written, name the sweeper that goes on with a search."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
+            config.hydra.sweeper._target_ = "hydra_plugins.zsteer_launchers.SearchSweeper"
 
 
 class VectorizedLauncher(Launcher):

@@ -2,6 +2,7 @@
 
 import base64
 import html
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from PIL.Image import Image
@@ -9,7 +10,7 @@ from PIL.Image import Image
 from zsteer.pictures import encoded
 
 
-class Result:
+class Result(ABC):
     """A result; its class gives the lines (`__str__`), the files (`write`) and, where it has one, the picture."""
 
     @property
@@ -17,9 +18,9 @@ class Result:
         """None without one."""
         return None
 
+    @abstractmethod
     def write(self, folder: Path) -> None:
         """Write the files."""
-        raise NotImplementedError
 
     def save(self, folder: str | Path) -> None:
         """Write the files into a folder that holds no other result.

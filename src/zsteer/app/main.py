@@ -4,16 +4,13 @@ A command's config is composed by Hydra, checked, and performed; what goes wrong
 torch, so that `--help` and errors of composing and checking come at once.
 """
 
-import logging
 import os
 import re
 import shlex
-import shutil
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,20 +19,17 @@ from typing import Any, Protocol, runtime_checkable
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
-from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 import zsteer
+from zsteer.app.caller import environment_kept, errors_in_a_line, ignore_lightnings_warnings, torch_state_kept
 from zsteer.app.checks import without_folder
 from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
+from zsteer.app.folders import TAKEN, FolderTaken, discard_unused, named_folder, write_config
 from zsteer.app.handles import put_files
 from zsteer.app.process import end_with_parent, unfailing_streams
-from zsteer.files import LAST_CHECKPOINT, atomic_write, is_main_process
-from zsteer.locks import FILE as LOCK
+from zsteer.files import LAST_CHECKPOINT, is_main_process
 from zsteer.locks import in_use
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
@@ -122,7 +116,7 @@ class Command:
                 print(f"to go on: {command_line(typed, word)}", file=sys.stderr)
             sys.exit(exit_code(error))
         finally:
-            _kept.close()
+            TAKEN.close()
             if handler is not None:  # one that was not set from Python
                 signal.signal(signal.SIGTERM, handler)
 
@@ -154,11 +148,11 @@ class Command:
             return command.from_python(words, {}, config_dir, folder, objects)
         if config_dir is not None and not Path(config_dir).is_dir():
             raise FileNotFoundError(f"config_dir={config_dir}: no such folder")
-        with _environment_kept(), _errors_in_a_line(), own_hydra(config_dir):
+        with environment_kept(), errors_in_a_line(), own_hydra(config_dir):
             refuse_hydras_words(self.name, words)
             cfg = compose(self.name, words, inside=True)
             self.ready(cfg, words)
-            with _torch_state_kept():
+            with torch_state_kept():
                 perform = partial(self.perform, **objects)
                 if folder is None:
                     without_folder(cfg)
@@ -238,11 +232,7 @@ class Task:
             self.command.ready(cfg, HydraConfig.get().overrides.task)
         except Exception as error:
             self.call.failures.append(describe(error))
-            if is_main_process() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
-                for handler in list(logging.getLogger().handlers):  # Hydra's, which would write there
-                    if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
-                        logging.getLogger().removeHandler(handler)
-                shutil.rmtree(folder)
+            discard_unused(folder)
             raise
 
     def refuse_sweep_words(self, cfg: DictConfig, swept: bool) -> None:
@@ -294,66 +284,6 @@ def command_line(typed: Sequence[str], word: str) -> str:
     return shlex.join([*python, script, *(other for other in words if not other.startswith(f"{key}=")), word])
 
 
-class FolderTaken(BaseException):
-    """A folder that this command cannot have. Of what is an Exception, Hydra would make a warning."""
-
-
-# The folders of the command that runs: Hydra makes the callback that takes them, out of the command's reach.
-_kept = ExitStack()
-
-
-class TakeFolder(Callback):
-    """Takes a run's or a sweep's folder, whoever named it, before Hydra writes this run's config over another's."""
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """
-        Raises:
-            FolderTaken: it holds a completed run, another run is at work in it, or it cannot be written.
-        """
-        with _refusing("hydra.run.dir"):
-            folder = Path(config.hydra.run.dir)
-            _kept.enter_context(in_use(folder, "hydra.run.dir"))
-            refuse_completed(folder, "hydra.run.dir")
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """
-        Raises:
-            FolderTaken: another sweep is at work in it, or it cannot be written.
-        """
-        with _refusing("hydra.sweep.dir"):
-            _kept.enter_context(in_use(Path(config.hydra.sweep.dir), "hydra.sweep.dir"))
-
-
-@contextmanager
-def _refusing(key: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FolderTaken(unwritable(error, key)) from None
-    except ValueError as error:
-        raise FolderTaken(str(error)) from None
-
-
-class OwnSearch(Callback):
-    """Has `hydra/sweeper=optuna`, wherever it was written, name the sweeper that goes on with a search."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
-            config.hydra.sweeper._target_ = "hydra_plugins.zsteer_launchers.SearchSweeper"
-
-
-def named_folder(error: BaseException, call: Call) -> BaseException:
-    """The error, or one that names the key of the folder where it came from a folder that cannot be written."""
-    if isinstance(error, OSError) and not isinstance(error, HydraException) and not call.started:
-        return ValueError(unwritable(error, "hydra.sweep.dir" if call.sweep else "hydra.run.dir"))
-    return error
-
-
-def unwritable(error: OSError, key: str) -> str:
-    """What to say of a folder that cannot be written; for its own files Hydra gives no name."""
-    return f"{key}: cannot write {error.filename or 'the config'} ({error.strerror}); name another folder"
-
-
 def summarize_sweep(call: Call) -> None:
     """At the end of a sweep its table, whatever became of its jobs; their failures, where the call has none yet."""
     if call.sweep is None or not is_main_process() or not any(call.sweep.glob("*/status.json")):
@@ -362,57 +292,3 @@ def summarize_sweep(call: Call) -> None:
 
     print(summary.summarize(call.sweep).report(call.sweep))
     call.failures = call.failures or summary.failures(call.sweep)
-
-
-def write_config(folder: Path, cfg: DictConfig, words: Sequence[str]) -> None:
-    """Write the config and the words of a run, where Hydra would."""
-    for name, content in {"config": cfg, "overrides": OmegaConf.create(list(words))}.items():
-        with atomic_write(folder / ".hydra" / f"{name}.yaml") as temporary:
-            temporary.write_text(OmegaConf.to_yaml(content))
-
-
-def ignore_lightnings_warnings() -> None:
-    """Ignore what Lightning itself makes torch 2.14 and later warn of."""
-    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Leave environment variables and warning filters as they were; Lightning sets some of both, and advertises."""
-    before, lightning = dict(os.environ), logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    level = lightning.level
-    try:
-        with warnings.catch_warnings():
-            ignore_lightnings_warnings()
-            lightning.setLevel(max(level, logging.WARNING))
-            yield
-    finally:
-        lightning.setLevel(level)
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextmanager
-def _errors_in_a_line() -> Iterator[None]:
-    """
-    Raises:
-        ValueError: instead of Hydra's and YAML's own errors, with what they say in a line.
-    """
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ValueError(describe(error)) from error
-
-
-@contextmanager
-def _torch_state_kept() -> Iterator[None]:
-    """Leave torch's and NumPy's random numbers as they were, and compute gradients even where the caller does not."""
-    import numpy as np
-    import torch
-
-    numbers, devices = np.random.get_state(), range(torch.cuda.device_count())
-    try:
-        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        np.random.set_state(numbers)
