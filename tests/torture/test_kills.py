@@ -4,14 +4,17 @@
 """
 
 import json
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from torture.victims import moments, run
+from torture.victims import make_celeba, moments, run
 
 import zsteer
 
@@ -23,14 +26,18 @@ STEER = ("num_steps=3", "num_images=2", "trainer=cpu")
 
 @dataclass(frozen=True)
 class Stage:
-    """A command, the word that names its folder, how it goes on in it, and how close the results must come."""
+    """A command with `{folder}` for its folder, how it goes on there, and whether the results must be the same bits.
+
+    Args:
+        begun: whether the folder has to hold a sweep that is not summarized.
+    """
 
     command: str
     words: tuple[str, ...]
-    folder: str = "hydra.run.dir"
     goes_on: Callable[[Path], tuple[str, ...]] = lambda folder: ()
     exact: bool = True
     in_ci: bool = False
+    begun: bool = False
 
 
 def from_checkpoint(folder: Path) -> tuple[str, ...]:
@@ -42,11 +49,12 @@ def by_resume(folder: Path) -> tuple[str, ...]:
 
 
 def training(command: str, *words: str, in_ci: bool = False) -> Stage:
-    return Stage(command, words, goes_on=from_checkpoint, in_ci=in_ci)
+    return Stage(command, (*words, "hydra.run.dir={folder}"), goes_on=from_checkpoint, in_ci=in_ci)
 
 
 STAGES = {
-    "rendering": Stage("prepare_data", ("data=procedural", *FACES[:3], "data.root={root}"), folder="data.root"),
+    "rendering": Stage("prepare_data", ("data=procedural", *FACES[:3], "data.root={folder}")),
+    "conversion": Stage("prepare_data", ("data=celeba", "data.root={shared}", "data.store={folder}/store")),
     "bce": training("train_gan", *GAN, "data.root={shared}"),
     "hinge": training("train_gan", *GAN, "gan_loss=hinge", "data.root={shared}"),
     "wgan_gp": training("train_gan", *GAN, "gan_loss=wgan_gp", "data.root={shared}", in_ci=True),
@@ -56,23 +64,25 @@ STAGES = {
     ),
     "vectorized sweep": Stage(
         "steer",
-        ("-m", *STEER, "seed=0,1,2,3", "penalty_weight=0,0.1", "hydra.launcher.max_rows=4"),
-        folder="hydra.sweep.dir",
+        ("-m", *STEER, "seed=0,1,2,3", "penalty_weight=0,0.1", "hydra.launcher.max_rows=4", "hydra.sweep.dir={folder}"),
         goes_on=by_resume,
         exact=False,  # the jobs that are left are steered in other batches
         in_ci=True,
     ),
     "sweep over processes": Stage(
         "steer",
-        ("-m", *STEER, "seed=0,1", "hydra/launcher=processes", "hydra.launcher.num_parallel=2"),
-        folder="hydra.sweep.dir",
+        (
+            *("-m", *STEER, "seed=0,1", "hydra/launcher=processes", "hydra.launcher.num_parallel=2"),
+            "hydra.sweep.dir={folder}",
+        ),
         goes_on=by_resume,
     ),
+    "summary": Stage("summarize", ("sweep={folder}",), begun=True),
     "comparison": Stage(
         "compare",
         (
             *("contenders={a:[method=ascent,num_steps=3],b:[method=penalty,num_steps=3]}", "targets=[Smiling,Bangs]"),
-            *("num_images=6", "~experiment", *FACES[:3], "data.root={shared}"),
+            *("num_images=6", "~experiment", *FACES[:3], "data.root={shared}", "hydra.run.dir={folder}"),
         ),
     ),
 }
@@ -80,9 +90,12 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Where drawn faces are, once for all stages."""
+    """Where drawn faces, a CelebA of 600 images and the jobs of a sweep are, once for all stages."""
     root = tmp_path_factory.mktemp("data")
     zsteer.prepare_data("data=procedural", *FACES[:3], f"data.root={root}")
+    make_celeba(root, count=600)
+    for seed in range(3):
+        zsteer.steer(*STEER, seed=seed, folder=root / "sweep" / f"{seed}_job")
     return root
 
 
@@ -93,11 +106,17 @@ def test_a_stage_that_is_killed_goes_on_to_the_same_end(name, shared, tmp_path, 
         pytest.skip("for make torture")
 
     def attempt(folder: Path, number: int, kill_after: float | None = None):
-        words = [word.format(root=folder, shared=shared) for word in stage.words]
-        words += [] if stage.folder == "data.root" else [f"{stage.folder}={folder}"]
-        where = () if stage.folder.startswith("hydra") else (f"hydra.run.dir={tmp_path / f'{folder.name}_{number}'}",)
+        if stage.begun and not folder.exists():
+            shutil.copytree(shared / "sweep", folder)
+        words = [word.replace("{folder}", str(folder)).replace("{shared}", str(shared)) for word in stage.words]
+        named = any(word.startswith("hydra.") and "dir=" in word for word in words)
+        where = () if named else (f"hydra.run.dir={tmp_path / f'{folder.name}_{number}'}",)
         log = tmp_path / f"{folder.name}_{number}.log"
-        return run(stage.command, [*words, *where, *stage.goes_on(folder)], log, kill_after)
+        while True:
+            ended = run(stage.command, [*words, *where, *stage.goes_on(folder)], log, kill_after)
+            if "is in use by another run" not in ended.said:  # by a job that has yet to see that its sweep is gone
+                return ended
+            time.sleep(1)
 
     whole = attempt(tmp_path / "whole", 0)
     assert whole.code == 0, whole.said[-2000:]
@@ -129,6 +148,9 @@ def assert_same(whole: Path, other: Path, exact: bool) -> None:
             assert json.loads(two.read_text())["state"] == "completed"
         elif path.suffix == ".npy":
             assert one.read_bytes() == two.read_bytes(), path
+        elif path.suffix == ".csv":
+            given, found = (pd.read_csv(table).drop(columns="seconds", errors="ignore") for table in (one, two))
+            pd.testing.assert_frame_equal(found, given, check_exact=exact, atol=1e-3)
         elif exact:
             assert figures_of(one) == figures_of(two), path
 
@@ -140,8 +162,7 @@ def figures_of(path: Path) -> object:
 
 
 def results_of(folder: Path) -> set[Path]:
-    """What a run leaves of results, by its place: JSON, tensors, arrays."""
-    places = [
-        path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".npy")
-    ]
+    """What a run leaves of results, by its place: JSON, tensors, arrays, tables."""
+    kinds = (".json", ".safetensors", ".npy", ".csv")
+    places = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in kinds]
     return {place for place in places if not any(part.startswith(".") for part in place.parts)}

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torture.victims import make_celeba
 
 import zsteer
 from zsteer.app.composition import compose
-from zsteer.data.attributes import CELEBA
 from zsteer.data.celeba import celeba_store
 from zsteer.data.photos import fitted, open_photo
 from zsteer.data.store import ImageStore
@@ -79,17 +79,6 @@ def make_configs(folder: Path) -> Path:
     (folder / "generator").mkdir()
     (folder / "generator" / "mine.yaml").write_text("network: {_target_: mine.Mine, width: 3}\ncheckpoint: null\n")
     return folder / "generator" / "mine.yaml"
-
-
-def make_celeba(folder: Path, name: str) -> Path:
-    base = folder / "celeba"
-    (base / "img_align_celeba").mkdir(parents=True)
-    for number in range(3):
-        Image.effect_noise((178, 218), 50).convert("RGB").save(base / "img_align_celeba" / f"{number}.jpg")
-    rows = "".join(f"{number}.jpg {' '.join(['1', '-1'] * 20)}\n" for number in range(3))
-    (base / "list_attr_celeba.txt").write_text(f"3\n{' '.join(CELEBA)}\n{rows}")
-    (base / "list_eval_partition.txt").write_text("".join(f"{number}.jpg {number}\n" for number in range(3)))
-    return base / name
 
 
 def read_celeba(path: Path) -> None:
@@ -175,7 +164,7 @@ READERS = {
     "trial": Reader(make_trial, kept_trial),
     "reference logits": Reader(make_cache, read_cache),
     **{
-        f"CelebA's {name}": Reader(lambda folder, name=name: make_celeba(folder, name), read_celeba, slow=True)
+        f"CelebA's {name}": Reader(lambda folder, name=name: make_celeba(folder) / name, read_celeba, slow=True)
         for name in ("list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba/1.jpg")
     },
     **{

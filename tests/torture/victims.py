@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
+
+from zsteer.data.attributes import CELEBA
 
 PRELOADED = [
     "zsteer.app.commands",
@@ -56,6 +59,18 @@ def _command(name: str, words: list[str], log: str) -> None:
         os.dup2(file.fileno(), 2)
     sys.argv = [f"{Path(__file__).parents[2] / 'scripts' / name}.py", *words]
     getattr(commands, name)()
+
+
+def make_celeba(root: Path, count: int = 3) -> Path:
+    """CelebA's files with images of noise, a third of them in each split."""
+    base = root / "celeba"
+    (base / "img_align_celeba").mkdir(parents=True)
+    for number in range(count):
+        Image.effect_noise((178, 218), 50).convert("RGB").save(base / "img_align_celeba" / f"{number}.jpg")
+    rows = "".join(f"{number}.jpg {' '.join(['1', '-1'] * 20)}\n" for number in range(count))
+    (base / "list_attr_celeba.txt").write_text(f"{count}\n{' '.join(CELEBA)}\n{rows}")
+    (base / "list_eval_partition.txt").write_text("".join(f"{number}.jpg {number % 3}\n" for number in range(count)))
+    return base
 
 
 def moments(count: int, longest: float, seed: int) -> list[float]:
