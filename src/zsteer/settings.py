@@ -36,6 +36,17 @@ def real_number(value: Any, key: str, minimum: float | None = None, above: float
     return value
 
 
+def flag(value: Any, key: str) -> bool:
+    """Return `value` if it is true or false, and no word that Python would take for true.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{key}={value} must be true or false")
+    return value
+
+
 def choice(value: Any, key: str, choices: Sequence[str]) -> str:
     """Return `value` if it is one of a few words.
 

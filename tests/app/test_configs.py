@@ -12,7 +12,7 @@ from places import ROOT
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from zsteer.app.checks import unknown_keys
+from zsteer.app.checks import switches, unknown_keys
 from zsteer.app.composition import CONFIGS, compose, experiments, in_full, known_keys, own_hydra
 from zsteer.status import describe
 from zsteer.steering.methods import Method, method_of
@@ -194,3 +194,30 @@ def test_each_callback_instantiates(choice, tmp_path):
 def test_a_misspelt_key_fails(typo):
     with pytest.raises(ConfigCompositionException):
         compose("steer", [typo])
+
+
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        ("prepare_data", "data.flip=maybe"),
+        ("prepare_data", "data.flip=1"),
+        ("prepare_data", "data.download=maybe"),
+        ("train_classifier", "balanced=maybe"),
+        ("train_gan", "gan.compiled=maybe"),
+        ("train_gan", "gan.loss.paired=maybe"),
+        ("train_gan", "discriminator.network.spectral=maybe"),
+        ("steer", "method.on_shell=maybe"),
+        ("steer", "method.unit=maybe"),
+    ],
+)
+def test_what_is_neither_true_nor_false_is_refused(command, script, word):
+    choices = {"data.download": "data=celeba", "discriminator.network.spectral": "discriminator=sngan"}
+    choices |= {"method.unit": "method=ascent"}
+    choice = choices.get(word.partition("=")[0])
+    ended = command(script, *([choice] if choice else []), word)
+    assert (ended.code, ended.err.splitlines()[-1]) == (1, f"error: {word} must be true or false")
+
+
+def test_a_class_of_ones_own_takes_what_words_it_likes():
+    section = {"_target_": "mine.Data", "flip": "sideways"}
+    switches(OmegaConf.create({"data": section, "also": "${data.flip}", "missing": "???", "not_there": "${nowhere}"}))

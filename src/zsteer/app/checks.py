@@ -17,7 +17,7 @@ from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
 from zsteer.files import recorded_at
-from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, real_number, whole_number
+from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, flag, real_number, whole_number
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
@@ -27,6 +27,8 @@ RUN_KEYS = ("num_steps", "step_size", "show_every", "preserve")
 SCORES_KEYS = ("every_images", "num_samples", "split", "inception")
 EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "RichProgressBar": "rich"}  # of classes, as of packages
 MOST = 1_000_000  # of images and of steps: what is listed and drawn
+# What our classes take true or false for: any other word would be taken for true.
+SWITCHES = ("color", "compiled", "cutout", "download", "flip", "on_shell", "paired", "spectral", "translation", "unit")
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "noise", "target")
 
@@ -76,6 +78,18 @@ def unknown_keys(cfg: DictConfig, known: Collection[str], path: str = "") -> Non
         near = get_close_matches(str(key), known, 1)
         remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
         raise ValueError(f"{full}={OmegaConf.select(cfg, full)} is used by nothing; {remedy}")
+
+
+def switches(cfg: DictConfig, path: str = "") -> None:
+    """What our classes have to switch on or off is true or false, in the config and in its sections."""
+    own = str(cfg.get("_target_")).startswith("zsteer.")
+    for key in cfg:
+        if OmegaConf.is_missing(cfg, key):
+            continue
+        if own and key in SWITCHES:
+            flag(cfg[key], f"{path}{key}")
+        elif not OmegaConf.is_interpolation(cfg, key) and isinstance(cfg[key], DictConfig):
+            switches(cfg[key], f"{path}{key}.")
 
 
 def instantiable(cfg: DictConfig, group: str) -> None:
@@ -196,6 +210,7 @@ def train_classifier(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     training(cfg, trainer_words.TRAINING, "classifier")
+    flag(cfg.balanced, "balanced")
     scheduler = OmegaConf.select(cfg, "training.scheduler._target_")
     if scheduler is not None and "Plateau" in scheduler:
         raise ValueError(f"training.scheduler={scheduler} goes by epochs, and a training is one; use schedule=")

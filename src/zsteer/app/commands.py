@@ -28,6 +28,7 @@ def command(check: Check, successor: Successor = lambda words: None) -> Callable
 
         def checked(cfg: DictConfig) -> None:
             checks.unknown_keys(cfg, known_keys(name))
+            checks.switches(cfg)
             check(cfg)
 
         return Command(name, checked, perform, successor)

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from zsteer.settings import real_number, whole_number
+from zsteer.settings import flag, real_number, whole_number
 
 LEAVE_OUT = "leave it out"
 
@@ -88,15 +88,6 @@ def check(section: DictConfig, refused: Mapping[str, str]) -> None:
     number = str(section.get("devices"))
     if number.isdecimal() and int(number) > most and section.get("accelerator") == "cpu":
         raise ValueError(f"trainer.devices={number} must be at most {most} on this machine's CPU")
-
-
-def flag(value: Any, key: str) -> None:
-    """
-    Raises:
-        ValueError: neither true nor false.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(f"{key}={value} must be true or false")
 
 
 def flag_or_warn(value: Any, key: str) -> None:
