@@ -211,7 +211,11 @@ def test_a_misspelt_key_fails(typo):
     ],
 )
 def test_what_is_neither_true_nor_false_is_refused(command, script, word):
-    choices = {"data.download": "data=celeba", "discriminator.network.spectral": "discriminator=sngan"}
+    choices = {
+        "data.download": "data=celeba",
+        "gan.loss.paired": "gan_loss=r3gan",
+        "discriminator.network.spectral": "discriminator=sngan",
+    }
     choices |= {"method.unit": "method=ascent"}
     choice = choices.get(word.partition("=")[0])
     ended = command(script, *([choice] if choice else []), word)

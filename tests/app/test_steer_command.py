@@ -482,3 +482,24 @@ def test_an_error_of_yaml_is_a_line_with_its_file_and_its_own(command, tmp_path,
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         zsteer.steer("method=mine", config_dir=tmp_path / "configs")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("target: Smiling # caf\u00e9\n".encode("latin-1"), "must be text in UTF-8; its byte 21 is not"),
+        ("a: 1\n".encode("utf-16"), "must be text in UTF-8; its byte 0 is not"),
+        (b"a: " + 500 * b"[" + 500 * b"]", "nests too deeply, or contains itself"),
+        (b"a: &x\n  b: *x\n", "nests too deeply, or contains itself"),
+    ],
+    ids=["latin-1", "utf-16", "deep", "cyclic"],
+)
+def test_a_config_that_cannot_be_read_at_all_is_named(command, tmp_path, content, said):
+    path = tmp_path / "configs" / "method" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    (path.parent / "faulty.yaml").write_text("a: 1\n\tb: 2\n")
+    ended = command("steer", "--config-dir", str(tmp_path / "configs"), "method=mine")
+    assert ended.err == f"error: {path} {said}\n"
+    with pytest.raises(ValueError, match=re.escape(f"{path} {said}")):
+        zsteer.steer("method=mine", config_dir=tmp_path / "configs")

@@ -138,6 +138,29 @@ def own_hydra(config_dir: str | Path | None = None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def naming_unreadable(folder: str | Path | None) -> Iterator[None]:
+    """Name the config in a user's folder that cannot be read, where YAML and OmegaConf do not.
+
+    Raises:
+        ValueError: a config that is not UTF-8, or nests without end.
+    """
+    try:
+        yield
+    except (RecursionError, UnicodeDecodeError) as error:
+        for path in sorted(Path(folder).rglob("*.yaml")) if folder else ():
+            try:
+                OmegaConf.load(path)
+            except Exception as reason:
+                if type(reason) is not type(error):  # another file with a fault of its own
+                    continue
+                fault = "nests too deeply, or contains itself"
+                if isinstance(reason, UnicodeDecodeError):
+                    fault = f"must be text in UTF-8; its byte {reason.start} is not"
+                raise ValueError(f"{path} {fault}") from error
+        raise
+
+
 def compose(
     script: str, words: Sequence[str] = (), config_dir: str | Path | None = None, inside: bool = False
 ) -> DictConfig:

@@ -25,14 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 import zsteer
 from zsteer.app.caller import environment_kept, errors_in_a_line, ignore_lightnings_warnings, torch_state_kept
 from zsteer.app.checks import without_folder
-from zsteer.app.composition import CONFIGS, compose, in_full, own_hydra
+from zsteer.app.composition import CONFIGS, compose, in_full, naming_unreadable, own_hydra
 from zsteer.app.folders import TAKEN, FolderTaken, discard_unused, named_folder, write_config
 from zsteer.app.handles import put_files
 from zsteer.app.process import end_with_parent, unfailing_streams
 from zsteer.files import LAST_CHECKPOINT, is_main_process
 from zsteer.locks import in_use
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
-from zsteer.sweeps.hydra_internals import VERSION_BASE, word_of
+from zsteer.sweeps.hydra_internals import VERSION_BASE, own_configs, word_of
 from zsteer.sweeps.launching import objective_of
 
 
@@ -100,7 +100,8 @@ class Command:
             # Hydra then leaves its errors to us; processes that this one starts see the other, and what the user wants.
             with env_override({"HYDRA_FULL_ERROR": "1", "ZSTEER_FULL_ERROR": str(int(verbose))}):
                 try:
-                    task()
+                    with naming_unreadable(own_configs()):
+                        task()
                 finally:
                     summarize_sweep(call)
             if call.failures:  # which a launcher has not raised, so that its other jobs still ran
@@ -148,7 +149,7 @@ class Command:
             return command.from_python(words, {}, config_dir, folder, objects)
         if config_dir is not None and not Path(config_dir).is_dir():
             raise FileNotFoundError(f"config_dir={config_dir}: no such folder")
-        with environment_kept(), errors_in_a_line(), own_hydra(config_dir):
+        with environment_kept(), errors_in_a_line(), naming_unreadable(config_dir), own_hydra(config_dir):
             refuse_hydras_words(self.name, words)
             cfg = compose(self.name, words, inside=True)
             self.ready(cfg, words)

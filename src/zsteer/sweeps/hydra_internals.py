@@ -52,6 +52,12 @@ def options_of_command() -> list[str]:
     return options + ([f"--config-name={given.config_name}"] if given.config_name else [])
 
 
+def own_configs() -> str | None:
+    """The folder of a user's own configs that this process was given."""
+    given, _ = get_args_parser().parse_known_args(sys.argv[1:])
+    return given.config_dir or given.config_path
+
+
 class Composer:
     """Composes the jobs of a sweep; overrides that only set values are set in a copy of what was composed before.
 
