@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from safetensors.torch import load_file
 from zsteer.app.composition import PACKAGE
 from zsteer.data import procedural
 from zsteer.data.attributes import CELEBA
+from zsteer.data.procedural.rendering import procedural_store
+from zsteer.data.store import ImageStore
 from zsteer.evaluation.classifiers import trained_scales
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.residual import ResidualClassifier
@@ -51,6 +54,20 @@ def test_a_classifiers_accuracy_is_the_share_of_right_answers(command, data, dra
         assert float(rows[name]["rate"]) == pytest.approx(labels[:, column].mean().item(), abs=1e-4)
     metrics = json.loads((ended.folder / "metrics.json").read_text())
     assert metrics["accuracy"] == pytest.approx(right.float().mean().item(), abs=1e-4)
+    (store,) = Path(data[0].partition("=")[2]).glob("procedural-*")
+    assert ImageStore.open(store).counts() == {"train": 0, "val": 0, "test": NUM_TEST}
+    assert f"{NUM_TEST}/{NUM_TEST}" in ended.err
+    assert "Rendering faces, 0.00 GB" in ended.err
+
+
+def test_a_store_of_all_splits_serves_for_each(command, tmp_path):
+    root = tmp_path / "data"
+    counts = {"num_train": 2, "num_val": 2, "num_test": NUM_TEST}
+    procedural_store(root, **counts)
+    settings = (f"data.root={root}", *(f"data.{key}={count}" for key, count in counts.items()))
+    assert command("evaluate", "what=judge", *settings).code == 0
+    assert len(list(root.glob("procedural-*"))) == 1
+    assert procedural_store(root, **counts, only="test").counts()["train"] == 2
 
 
 def test_a_regressor_is_scored_by_the_scales_of_its_own_training(command, data, drawn_faces):

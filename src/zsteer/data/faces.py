@@ -71,6 +71,7 @@ class FaceData(LightningDataModule):
 
     batches_per_step, extra_batches = 1, 0
     label_quality: Mapping[str, str] = {}  # remarks on the labels of some attributes
+    only: str | None = None  # the one split that is needed, where there is one: others need not be rendered for it
 
     def __init__(
         self,
@@ -361,7 +362,7 @@ class ProceduralFaces(FaceData):
     def open_store(self) -> ImageStore:
         from zsteer.data.procedural import rendering
 
-        return rendering.procedural_store(self.root, *self.settings)
+        return rendering.procedural_store(self.root, *self.settings, only=self.only)
 
 
 class CelebA(FaceData):

@@ -183,6 +183,8 @@ def _fill_store(
 
     chunks = [chunk for chunk in range(math.ceil(count / _CHUNK)) if chunk not in done]
     already = min(len(done) * _CHUNK, count)
+    gigabytes = (images.nbytes + targets.nbytes) / 1e9
+    title = f"{title}, {gigabytes:.2f} GB"
     bar = tqdm(total=count, initial=already, desc=title, unit="image", mininterval=0.5)
     with bar, open(progress_file, "a") as progress, ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(work, chunk) for chunk in chunks]

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from zsteer.classifier.metrics import AttributeMetrics, Figures, Scale, means
+from zsteer.data.attributes import CELEBA, resolve
 from zsteer.data.faces import FaceData, scale
 from zsteer.evaluation.results import Scores, attribute_table
 from zsteer.files import is_main_process, recorded_at
@@ -21,6 +22,8 @@ from zsteer.networks.memory import in_parts
 def score_classifier(cfg: DictConfig, folder: Path | None) -> Scores:
     """Figures of each attribute by the network that `what` names, their means, and what is known of the labels."""
     data = instantiate(cfg.data)
+    if set(resolve(cfg[cfg.what].attributes)) <= set(CELEBA):  # numbers are standardised by the training images
+        data.only = cfg.split
     figures = classifier_figures(cfg, data)
     table = attribute_table(figures)
     if data.label_quality:

@@ -63,6 +63,7 @@ def compare(cfg: DictConfig, jobs: Mapping[str, Sequence[DictConfig]], folder: P
     for own in jobs.values():
         method_of(own[0].method)  # what is wrong with a contender is said before the first is steered
     data = instantiate(cfg.data)
+    data.only = cfg.split
     assert len(data.store)  # what is wrong with the data is said before anything is steered
     comparison = Comparison.of(run_trials(jobs, folder), jobs)
     networks = {role: load_network(cfg[role], role) for role in NETWORKS}

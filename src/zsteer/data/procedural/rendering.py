@@ -10,7 +10,7 @@ import torch
 
 from zsteer.data.attributes import CELEBA, EXCLUSIVE, RATES
 from zsteer.data.procedural import FACTORS, draw, drawing, population
-from zsteer.data.store import ImageStore, build_store
+from zsteer.data.store import SPLITS, ImageStore, build_store, is_complete
 from zsteer.settings import choice, whole_number
 
 # Each split of the procedural faces has its own range of indices, so that the test faces stay the same whatever the
@@ -25,20 +25,24 @@ def procedural_store(
     num_test: int,
     seed: int = 0,
     correlation: str = "celeba",
+    only: str | None = None,
 ) -> ImageStore:
     """Procedural faces with CelebA's 40 attributes and the continuous factors as targets, rendered once.
 
     The folder's name carries a hash of the settings, the renderer and the attributes' rates and exclusions, so that a
     change of any renders anew.
 
+    Args:
+        only: the split that is needed: as long as the store of all three is not there, one of this split alone will do.
+
     Raises:
         ValueError: a number out of range, or an unknown correlation.
     """
     counts = check_settings(num_train, num_val, num_test, seed, correlation)
-    source = b"".join(Path(str(module.__file__)).read_bytes() for module in (population, drawing))
-    renderer = hashlib.sha256(source + repr((RATES, EXCLUSIVE)).encode()).hexdigest()[:16]
-    made = {"counts": counts, "seed": seed, "correlation": correlation, "renderer": renderer}
-    name = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:8]
+    folder, made = _place(root, counts, seed, correlation)
+    if only in SPLITS and not is_complete(folder):
+        counts = [count if split == only else 0 for split, count in zip(SPLITS, counts, strict=True)]
+        folder, made = _place(root, counts, seed, correlation)
     splits = np.repeat(np.arange(3), counts)
     offsets = _SPLIT_STRIDE * np.arange(3) - np.cumsum([0, *counts[:-1]])
 
@@ -48,7 +52,7 @@ def procedural_store(
         return images, np.concatenate([attributes, factors], axis=1)
 
     return build_store(
-        Path(root) / f"procedural-{name}",
+        folder,
         fill,
         splits,
         CELEBA + tuple(FACTORS),
@@ -56,6 +60,15 @@ def procedural_store(
         made=made,
         title="Rendering faces",
     )
+
+
+def _place(root: str | os.PathLike, counts: list[int], seed: int, correlation: str) -> tuple[Path, dict[str, object]]:
+    """Where the store of some faces is, and what it is made of."""
+    source = b"".join(Path(str(module.__file__)).read_bytes() for module in (population, drawing))
+    renderer = hashlib.sha256(source + repr((RATES, EXCLUSIVE)).encode()).hexdigest()[:16]
+    made = {"counts": counts, "seed": seed, "correlation": correlation, "renderer": renderer}
+    name = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:8]
+    return Path(root) / f"procedural-{name}", made
 
 
 def check_settings(num_train: int, num_val: int, num_test: int, seed: int, correlation: str) -> list[int]:
