@@ -3,7 +3,6 @@
 import sys
 import tempfile
 
-import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
 from torch import Tensor
