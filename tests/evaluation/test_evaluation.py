@@ -62,12 +62,11 @@ def test_a_classifiers_accuracy_is_the_share_of_right_answers(command, data, dra
 
 def test_a_store_of_all_splits_serves_for_each(command, tmp_path):
     root = tmp_path / "data"
-    counts = {"num_train": 2, "num_val": 2, "num_test": NUM_TEST}
-    procedural_store(root, **counts)
-    settings = (f"data.root={root}", *(f"data.{key}={count}" for key, count in counts.items()))
+    procedural_store(root, 2, 2, NUM_TEST)
+    settings = (f"data.root={root}", "data.num_train=2", "data.num_val=2", f"data.num_test={NUM_TEST}")
     assert command("evaluate", "what=judge", *settings).code == 0
     assert len(list(root.glob("procedural-*"))) == 1
-    assert procedural_store(root, **counts, only="test").counts()["train"] == 2
+    assert procedural_store(root, 2, 2, NUM_TEST, only="test").counts()["train"] == 2
 
 
 def test_a_regressor_is_scored_by_the_scales_of_its_own_training(command, data, drawn_faces):

@@ -83,7 +83,7 @@ def unknown_keys(cfg: DictConfig, known: Collection[str], path: str = "") -> Non
 def switches(cfg: DictConfig, path: str = "") -> None:
     """What our classes have to switch on or off is true or false, in the config and in its sections."""
     own = str(cfg.get("_target_")).startswith("zsteer.")
-    for key in cfg:
+    for key in map(str, cfg):
         if OmegaConf.is_missing(cfg, key):
             continue
         if own and key in SWITCHES:

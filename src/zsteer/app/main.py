@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 import zsteer
 from zsteer.app.caller import environment_kept, errors_in_a_line, ignore_lightnings_warnings, torch_state_kept
 from zsteer.app.checks import without_folder
+from zsteer.app.completion import complete_attributes
 from zsteer.app.composition import CONFIGS, compose, in_full, naming_unreadable, own_hydra
 from zsteer.app.folders import TAKEN, FolderTaken, discard_unused, named_folder, write_config
 from zsteer.app.handles import put_files
@@ -88,6 +89,8 @@ class Command:
             return command()
         if "--version" in sys.argv[1:]:
             return print(f"zsteer {zsteer.__version__}")
+        if {"-sc", "--shell-completion"} & set(sys.argv):
+            complete_attributes()
         ignore_lightnings_warnings()
         typed = list(sys.argv)
         end_with_parent()
