@@ -1,5 +1,6 @@
 """Shapes and types are checked while testing; a command of zsteer can be run in this process."""
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ def command(tmp_path, monkeypatch, capfd) -> Callable[..., Ended]:
 def own_cache(tmp_path_factory, monkeypatch):
     """Reference logits are cached by the test run, not in the user's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def pytest_configure() -> None:
+    """Processes that tests start are ended by Ctrl-C, which one that a shell has put into the background ignores."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

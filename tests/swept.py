@@ -8,7 +8,7 @@ import sys
 from places import ROOT
 from safetensors.torch import load_file
 
-QUICK = ("num_steps=2", "num_images=2", "judge=none")
+QUICK = ("num_steps=2", "num_images=2", "method=ascent", "judge=none")
 
 
 def script(name, *words, **environment):

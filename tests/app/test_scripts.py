@@ -88,17 +88,19 @@ def test_help_and_config_errors_come_without_importing_torch(tmp_path, words):
 )
 def test_a_run_that_is_ended_says_so_and_does_not_exit_as_if_all_were_well(tmp_path, number, code, said):
     words = ("num_steps=5000", "judge=none", "trainer=cpu", f"hydra.run.dir={tmp_path / 'run'}")
-    process = subprocess.Popen(
-        [sys.executable, "scripts/steer.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
     status = tmp_path / "run" / "status.json"
-    for _ in range(600):
-        if status.is_file():
-            break
-        time.sleep(0.1)
-    time.sleep(3)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    command = [sys.executable, "scripts/steer.py", *words]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            for _ in range(600):
+                if status.is_file():
+                    break
+                time.sleep(0.1)
+            time.sleep(3)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert (process.returncode, err.splitlines()[-1]) == (code, f"error: {said}")
     assert json.loads(status.read_text())["error"] == said
 

@@ -18,7 +18,7 @@ CONTRACT_FIGURES = {
     *("success_rate", "preservation_rate", "noise_norm_percentile"),
 }
 CONTRACT_SETTINGS = {"target", "edit", "method", "penalty_weight", "num_steps", "num_images", "seed"}
-QUICK = ("num_steps=2", "num_images=2")
+QUICK = ("num_steps=2", "num_images=2", "method=ascent")
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_noise_may_be_any_float_type(command, tmp_path, dtype):
 
 
 def test_where_starts_only_from_samples_that_the_classifier_sees_so(command):
-    ended = command("steer", "where={Male: false, young: true}", "num_images=4", "num_steps=1")
+    ended = command("steer", "where={Male: false, young: true}", "num_images=4", "num_steps=1", "method=ascent")
     assert ended.code == 0, ended.err
     first = load_file(ended.folder / "history.safetensors")["logits"][0]
     assert (first[:, 20] <= 0).all()
@@ -180,21 +180,21 @@ def test_where_starts_only_from_samples_that_the_classifier_sees_so(command):
 
 @pytest.mark.parametrize(("edit", "has_it"), [("add", False), ("remove", True)])
 def test_by_default_images_lack_what_is_wanted(command, edit, has_it):
-    ended = command("steer", f"edit={edit}", "num_images=4", "num_steps=1")
+    ended = command("steer", f"edit={edit}", "num_images=4", "num_steps=1", "method=ascent")
     first = load_file(ended.folder / "history.safetensors")["logits"][0]
     assert ((first[:, 31] > 0) == has_it).all()
 
 
 @pytest.mark.parametrize("words", [("where=null",), GOLDEN_NETWORKS, ("target=smile",)])
 def test_elsewhere_any_image_is_a_start(command, words):
-    ended = command("steer", *words, "num_images=4", "num_steps=1", "seed=3")
+    ended = command("steer", *words, "num_images=4", "num_steps=1", "seed=3", "method=ascent")
     noise = load_file(ended.folder / "history.safetensors")["noise"][0]
     assert torch.equal(noise, torch.randn(4, 64, generator=torch.Generator().manual_seed(3)))
 
 
 def test_too_few_images_that_lack_it_are_no_failure(command, monkeypatch):
     monkeypatch.setattr("zsteer.steering.start.MAX_SAMPLES", 200)
-    ended = command("steer", "target=Bald", "edit=remove", "num_images=100", "num_steps=1", "judge=none")
+    ended = command("steer", "target=Bald", "edit=remove", *QUICK, "num_images=20", "judge=none")
     assert ended.code == 0 and "starting from any" in ended.out
 
 
@@ -237,7 +237,10 @@ def test_other_precisions_work(command, precision):
 
 def test_seed_decides_the_noise(command):
     starts = [
-        load_file(command("steer", f"seed={seed}", "num_steps=1", "num_images=2").folder / "history.safetensors")
+        load_file(
+            command("steer", f"seed={seed}", "num_steps=1", "num_images=2", "method=ascent").folder
+            / "history.safetensors"
+        )
         for seed in (0, 0, 1)
     ]
     assert torch.equal(starts[0]["noise"], starts[1]["noise"])

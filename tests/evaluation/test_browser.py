@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 from places import GOLDEN_NETWORKS
 from served import tensorboard
+from swept import QUICK
 
 from zsteer.data.attributes import CELEBA
 
@@ -59,7 +60,7 @@ def eventually(look, seconds=300):
 def test_a_sweep_of_400_jobs_opens(command, browser, tmp_path):
     grid = (f"target={','.join(CELEBA)}", f"penalty_weight={','.join(map(str, PENALTIES))}")
     networks = [word for word in GOLDEN_NETWORKS if not word.startswith("judge")]
-    ended = command("steer", *grid, *networks, "num_steps=1", "num_images=1", "trainer=cpu", sweep=True)
+    ended = command("steer", *grid, *networks, *QUICK, "num_images=1", "trainer=cpu", sweep=True)
     assert ended.code == 0, ended.err
     with tensorboard(ended.folder, tmp_path / "log") as address:
 

@@ -136,8 +136,8 @@ def test_a_full_disk_fails_the_job_that_it_hits_and_leaves_nothing_half_written(
 
 def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path):
     folder = tmp_path / "sweep"
-    words = ["-m", "target=Smiling,Male,Young,Bangs,Bald,Blurry", "num_steps=20", "num_images=4", "judge=none"]
-    words += ["hydra.launcher.max_rows=4", "trainer=cpu"]
+    words = ["-m", "target=Smiling,Male,Young,Bangs,Bald,Blurry", "num_steps=12", "num_images=4", "judge=none"]
+    words += ["method=ascent", "hydra.launcher.max_rows=4", "trainer=cpu"]
     command = [sys.executable, "scripts/steer.py", *words]
     with subprocess.Popen([*command, f"hydra.sweep.dir={folder}"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 300

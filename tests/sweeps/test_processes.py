@@ -129,7 +129,7 @@ def test_a_sweep_in_use_is_refused_before_anything_is_written(command, tmp_path,
 
 
 def test_optuna_gets_the_objective_of_each_trial(tmp_path):
-    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", *QUICK[:2])
+    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", *QUICK[:3])
     space = ("objective=gain_judge", "hydra.sweeper.direction=maximize", "penalty_weight=interval(0.0,1.0)")
     ended = script("steer", *words, *space, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert ended.returncode == 0, ended.stderr

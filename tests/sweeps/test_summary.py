@@ -14,7 +14,7 @@ from zsteer.steering.session import Session
 from zsteer.sweeps.jobs import read_jobs
 from zsteer.sweeps.summary import lines_of, summarize
 
-GRID = ("target=Smiling,Eyeglasses", "penalty_weight=0,0.1", "num_steps=1", "num_images=2")
+GRID = ("target=Smiling,Eyeglasses", "penalty_weight=0,0.1", "num_steps=1", "num_images=2", "method=ascent")
 
 
 def table(folder):
@@ -105,7 +105,7 @@ def test_a_line_of_the_pictures_is_of_jobs_that_differ_in_the_penalty_alone(comm
 
 
 def test_jobs_that_differ_in_their_seed_are_a_row_of_means(command):
-    folder = command("steer", "seed=0,1,2", "penalty_weight=0,0.1", "num_steps=1", "num_images=2", sweep=True).folder
+    folder = command("steer", "seed=0,1,2", *GRID[1:], sweep=True).folder
     jobs, seeds = pd.read_csv(folder / "sweep.csv"), pd.read_csv(folder / "seeds.csv")
     assert len(jobs) == 6 and list(seeds["penalty_weight"]) == [0, 0.1] and list(seeds["num_seeds"]) == [3, 3]
     for weight, alike in jobs.groupby("penalty_weight"):
@@ -118,13 +118,14 @@ def test_jobs_that_differ_in_their_seed_are_a_row_of_means(command):
 
 
 def test_one_image_has_no_interval(command):
-    folder = command("steer", "num_steps=1,2", "num_images=1", sweep=True).folder
+    folder = command("steer", "num_steps=1,2", "num_images=1", "method=ascent", sweep=True).folder
     names = pd.read_csv(folder / "sweep.csv").columns
     assert not [name for name in names if str(name).endswith(("_low", "_high"))]
 
 
 def test_without_two_seeds_there_are_no_means(command):
-    assert not (command("steer", "num_steps=1,2", "num_images=1", sweep=True).folder / "seeds.csv").exists()
+    folder = command("steer", "num_steps=1,2", "num_images=1", "method=ascent", sweep=True).folder
+    assert not (folder / "seeds.csv").exists()
 
 
 def test_a_training_sweep_has_curves_of_its_figures(tmp_path):

@@ -11,7 +11,7 @@ from swept import QUICK, history_of, jobs_of
 from zsteer.steering.judge import Judge
 from zsteer.steering.module import LatentSteering
 
-GRID = ("seed=0,1,2,3,4", "trainer=cpu", "trainer.precision=64-true", "method=ascent", *GOLDEN_NETWORKS, *QUICK)
+GRID = ("seed=0,1,2,3,4", "trainer=cpu", "trainer.precision=64-true", *GOLDEN_NETWORKS, *QUICK)
 
 
 def failing(monkeypatch, fails, error):
@@ -54,7 +54,7 @@ def test_an_error_of_the_judge_fails_the_job_whose_images_it_saw(command, monkey
         return logits(judge, images)
 
     monkeypatch.setattr(Judge, "logits", patched)
-    ended = command("steer", "seed=0,1,2", *QUICK[:2], sweep=True)
+    ended = command("steer", "seed=0,1,2", *QUICK[:3], sweep=True)
     assert [row["state"] for row in jobs_of(ended.folder)] == ["completed", "failed", "completed"]
 
 

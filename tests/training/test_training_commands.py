@@ -318,7 +318,7 @@ def test_every_generator_and_loss_trains_and_is_steered(generator, loss, run, co
         (["+trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches=2 cannot .* use gan.accumulate"),
         (["+trainer.gradient_clip_val=1"], "trainer.gradient_clip_val=1 cannot .* use gan.clip_norm"),
         (["+trainer.max_steps=5"], "trainer.max_steps=5 cannot be set; use max_images"),
-        (["+trainer.callbacks=[]"], "trainer.callbacks=.* cannot be set; use the key callbacks"),
+        (["+trainer.callbacks=[]"], "trainer.callbacks=.* cannot be set; use callbacks"),
         (
             ["trainer.precision=16-mixed"],
             "trainer.precision=16-mixed must be one of auto, 32-true, 64-true, bf16-mixed",

@@ -55,7 +55,7 @@ TRAINING = {
     "overfit_batches": "use data.num_train",
     "enable_checkpointing": "use checkpoint_minutes",
     "check_val_every_n_epoch": "use trainer.val_check_interval",
-    "callbacks": "use the key callbacks",
+    "callbacks": "use callbacks",
     "plugins": LEAVE_OUT,
 }
 GAN = {

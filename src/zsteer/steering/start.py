@@ -19,7 +19,8 @@ from zsteer.networks.loading import Networks
 log = logging.getLogger(__name__)
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
-SAMPLE_BATCH = 200
+SAMPLE_BATCH = 200  # that are drawn at a time
+LOOKED_AT = 25  # of them, until there are enough
 
 
 def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_dim"]:
@@ -91,10 +92,11 @@ def sample_where(
     accepted: list[Tensor] = []
     for _ in tqdm(range(MAX_SAMPLES // SAMPLE_BATCH), desc="Looking for samples", unit_scale=SAMPLE_BATCH, leave=False):
         noise = torch.randn(SAMPLE_BATCH, z_dim_of(networks.generator), generator=random)
-        fits = ((classifier(generator(noise))[:, columns] > 0) == wanted).all(dim=1)
-        accepted += noise[fits]
-        if len(accepted) >= num_images:
-            return torch.stack(accepted[:num_images])
+        for part in noise.split(LOOKED_AT):
+            fits = ((classifier(generator(part))[:, columns] > 0) == wanted).all(dim=1)
+            accepted += part[fits]
+            if len(accepted) >= num_images:
+                return torch.stack(accepted[:num_images])
     raise ValueError(
         f"where={dict(where)} fits only {len(accepted)} of {MAX_SAMPLES} samples, fewer than num_images={num_images};"
         f" ask for fewer conditions or images"
