@@ -81,7 +81,11 @@ STAGES = {
     "comparison": Stage(
         "compare",
         (
-            *("contenders={a:[method=ascent,num_steps=3],b:[method=penalty,num_steps=3]}", "targets=[Smiling,Bangs]"),
+            *(
+                "+contenders.a=['method=ascent','num_steps=3']",
+                "+contenders.b=['method=penalty','num_steps=3']",
+                "targets=[Smiling,Bangs]",
+            ),
             *("num_images=6", "~experiment", *FACES[:3], "data.root={shared}", "hydra.run.dir={folder}"),
         ),
     ),
