@@ -20,13 +20,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 import zsteer
 from zsteer.app.caller import environment_kept, errors_in_a_line, ignore_lightnings_warnings, torch_state_kept
 from zsteer.app.checks import without_folder
 from zsteer.app.completion import complete_attributes
-from zsteer.app.composition import CONFIGS, compose, in_full, naming_unreadable, own_hydra
+from zsteer.app.composition import CONFIGS, in_full, naming_unreadable, own_hydra
 from zsteer.app.folders import TAKEN, FolderTaken, discard_unused, named_folder, write_config
 from zsteer.app.handles import put_files
 from zsteer.app.process import end_with_parent, unfailing_streams
@@ -153,8 +153,7 @@ class Command:
         if config_dir is not None and not Path(config_dir).is_dir():
             raise FileNotFoundError(f"config_dir={config_dir}: no such folder")
         with environment_kept(), errors_in_a_line(), naming_unreadable(config_dir), own_hydra(config_dir):
-            refuse_hydras_words(self.name, words)
-            cfg = compose(self.name, words, inside=True)
+            cfg = compose_single(self.name, words)
             self.ready(cfg, words)
             with torch_state_kept():
                 perform = partial(self.perform, **objects)
@@ -182,16 +181,21 @@ def tell_folder(cfg: DictConfig, folder: Path) -> None:
         cfg.run_folder = str(folder)
 
 
-def refuse_hydras_words(script: str, words: Sequence[str]) -> None:
-    """
+def compose_single(script: str, words: Sequence[str]) -> DictConfig:
+    """The config of a call from Python.
+
     Raises:
-        ValueError: words about Hydra's own folders and sweeps, of which a call from Python makes no use.
+        ValueError: words about Hydra's own folders and sweeps, of which such a call makes no use.
     """
     for word in words:
         if re.match(r"[+~]*hydra[./]", word):
             raise ValueError(f"{word} has no meaning in a call from Python; name a run's folder by folder=")
-    if hydra.compose(script, in_full(script, words), return_hydra_config=True).hydra.mode == RunMode.MULTIRUN:
+    cfg = hydra.compose(script, in_full(script, words), return_hydra_config=True)
+    if cfg.hydra.mode == RunMode.MULTIRUN:
         raise ValueError("experiment=: this preset is a sweep, for the command line; call once for each of its jobs")
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
 
 
 @dataclass
