@@ -16,7 +16,7 @@ SHAPES = ((64, 64), (90, 70), (128, 160), (200, 128), (48, 48))
 SMALL = {
     "prepare_data": [],
     "train_classifier": ["classifier.network.hidden_dim=8"],
-    "train_gan": ["gan.augment={_target_: zsteer.gan.augmentation.DiffAugment}"],
+    "train_gan": [],
     "steer": ["num_images=2", "num_steps=1"],
 }
 TRAINING = ["max_images=8", "data.batch_size=4", "trainer.log_every_n_steps=1", "+trainer.enable_progress_bar=false"]
@@ -57,7 +57,8 @@ def test_five_commands_lead_from_a_folder_to_a_steered_picture(photos, command, 
     places = {
         "data.images=photos": f"data.images={photos}/photos",
         "data.table=labels.csv": f"data.table={photos}/labels.csv",
-        "data.size=128": f"data.size={size}",
+        "data.size=64": f"data.size={size}",
+        "experiment=wgan_gp_small": "experiment=wgan_gp_small" if size == 64 else "experiment=r3gan_small",
         "classifier=resnet18": "classifier=residual",
     }
     names, words = [], []
