@@ -20,7 +20,7 @@ COMMANDS = [
     shlex.split(line, comments=True)
     for block in blocks("bash")
     for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("python scripts/")
+    if line.startswith("python scripts/") and "--config-dir" not in line  # whose configs are the user's
 ]
 
 

@@ -2,11 +2,11 @@
 
 import re
 
-from hydra._internal.utils import get_args
 from hydra.plugins.completion_plugin import CompletionPlugin
 from hydra.types import RunMode
 
 from zsteer.data.attributes import steerable
+from zsteer.sweeps.hydra_internals import overrides_of
 
 NAMED_BY = ("target", "targets", "preserve", "where")
 
@@ -16,7 +16,7 @@ def complete_attributes() -> None:
     of_hydra = CompletionPlugin._query
 
     def query(self: CompletionPlugin, config_name: str | None, line: str) -> list[str]:
-        words = get_args(line.split()).overrides
+        words = overrides_of(line)
         key, _, value = words[-1].partition("=") if words and not line.endswith(" ") else ("", "", "")
         if key not in NAMED_BY or "=" not in words[-1]:
             return of_hydra(self, config_name, line)

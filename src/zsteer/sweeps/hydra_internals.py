@@ -58,6 +58,11 @@ def own_configs() -> str | None:
     return given.config_dir or given.config_path
 
 
+def overrides_of(line: str) -> list[str]:
+    """The words of a command line that are no options, as typed so far."""
+    return get_args_parser().parse_known_args(line.split())[0].overrides
+
+
 class Composer:
     """Composes the jobs of a sweep; overrides that only set values are set in a copy of what was composed before.
 
