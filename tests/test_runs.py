@@ -145,6 +145,14 @@ def test_folders_that_hold_no_such_file_are_named(runs, tmp_path):
         zsteer.steer(generator=str(folder))
 
 
+def test_a_folder_that_is_called_like_a_source_is_not_meant_by_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random").mkdir()
+    cfg = compose("steer", ["method=direction", "method.source=random"])
+    put_files(cfg)
+    assert cfg.method.source == "random"
+
+
 def test_weights_without_a_description_are_named(runs, tmp_path):
     folder = copied(runs / "gan", tmp_path)
     (folder / "generator.json").unlink()
@@ -169,3 +177,12 @@ def test_samples_of_a_network_or_a_run(runs):
     torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(images, zsteer.sample(generator, n=5, seed=3))
     assert zsteer.sample(n=1).shape == (1, 3, 64, 64)
+
+
+def test_a_generator_of_a_condition_is_not_sampled(runs, tmp_path):
+    folder = copied(runs / "gan", tmp_path)
+    about = json.loads((folder / "generator.json").read_text())
+    about["config"]["gan"]["condition"] = 1
+    (folder / "generator.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="was trained with gan.condition=1"):
+        zsteer.sample(folder)

@@ -61,16 +61,23 @@ def load(path: str | Path) -> "nn.Module":
 def sample(generator: "nn.Module | str | Path | None" = None, n: int = 16, seed: int = 0) -> "Tensor":
     """Images `[n, 3, H, W]` in [-1, 1] of a generator: a network, a run's folder, weights, or the bundled one.
 
-    `steer` starts from the same with this seed.
+    `steer` starts from the same with this seed, where it takes any.
+
+    Raises:
+        ValueError: a generator that was trained with `gan.condition`, some of whose noise are targets.
     """
+    from zsteer.app.checks import unconditional
     from zsteer.files import BUNDLE
     from zsteer.networks.inference import images_of, noise_of
+    from zsteer.runs import trained_network
     from zsteer.settings import MAX_SEED, whole_number
 
     whole_number(n, "n", 1)
     whole_number(seed, "seed", 0, MAX_SEED)
     if generator is None or isinstance(generator, str | Path):
-        generator = load(generator or BUNDLE / "generator.safetensors")
+        weights, _ = trained_network(Path(generator or BUNDLE / "generator.safetensors"))
+        unconditional(weights)
+        generator = load(weights)
     return images_of(generator, noise_of(generator, n, seed))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 NETWORKS = ("generator", "classifier", "judge")  # the config groups of trained networks
+SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")  # of directions, beside a file
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
 
 

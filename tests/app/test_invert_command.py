@@ -1,13 +1,17 @@
 """Pictures become noise that `steer` goes on with; and every kind of bad input."""
 
 import json
+import os
+import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from places import GOLDEN_NETWORKS
+from pytorch_lightning import Trainer
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -173,6 +177,43 @@ def test_a_picture_of_pillows_and_a_given_folder(folder, tmp_path):
     assert len(repr(found)) < 1000
 
 
+def test_names_that_are_no_text_are_written_as_far_as_they_are(faces, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff1.png")
+    to_pil_image((faces[0] + 1) / 2).save(path)
+    found = zsteer.invert(tmp_path, *QUICK, num_steps=1, folder=tmp_path / "run")
+    assert list(found.table["picture"]) == ["\ufffd1.png"]
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_ctrl_c_is_ctrl_c(faces, monkeypatch):
+    def interrupted(*_, **__):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setattr(Trainer, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zsteer.invert(faces, *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((3, 64, 64), np.uint16), "must be floating and in"),
+        (np.zeros((3, 64, 64), complex), "must be floating and in"),
+        (np.full((3, 64, 64), None), "must be floating and in"),
+        (torch.full((3, 64, 64), 2.0), r"image goes from 2 to 2; it must be floating and in \[-1, 1\]"),
+        (torch.full((3, 64, 64), torch.nan), "must be floating and in"),
+        (Image.new("RGB", (0, 0)), "image: it has no pixels"),
+    ],
+    ids=["16 bits", "complex", "objects", "too large", "NaN", "nothing"],
+)
+def test_what_is_no_picture_is_said(image, said):
+    with pytest.raises(ValueError, match=said):
+        zsteer.invert(image, *QUICK)
+
+
 BAD = {
     "no picture": ([], "image=null must be the file of a picture, or a folder of pictures"),
     "no such file": (["image=nowhere.png"], "image=nowhere.png: no such file or folder"),
@@ -186,6 +227,7 @@ BAD = {
     "a negative weight": (["feature_weight=-1"], "feature_weight=-1"),
     "no shell": (["shell=0"], "shell=0 must be a share"),
     "no learning rate": (["optimizer.lr=0"], "optimizer.lr=0 must be a finite number, greater than 0"),
+    "no optimizer": (["optimizer=null"], "optimizer=null: an inversion needs one"),
     "an optimizer that couples rows": (["optimizer._target_=torch.optim.LBFGS"], "optimizer._target_=LBFGS must step"),
     "half precision": (
         ["trainer.precision=bf16-mixed"],

@@ -295,6 +295,7 @@ SETTINGS = {
     "penalty that is no number": (["penalty_weight=nan"], ["penalty_weight=nan"]),
     "infinite penalty": (["penalty_weight=inf"], ["penalty_weight=inf"]),
     "penalty in words": (["penalty_weight=much"], ["penalty_weight=much"]),
+    "a number for a name": (["target=1"], ["target=1 must be a name"]),
     "no steps": (["num_steps=0"], ["num_steps=0"]),
     "negative steps": (["num_steps=-3"], ["num_steps=-3"]),
     "half a step": (["num_steps=1.5"], ["num_steps=1.5"]),

@@ -75,6 +75,27 @@ def test_what_is_left_out_is_said_once(photos, caplog):
     assert "\n" not in said
 
 
+def test_odd_names_are_images_like_others(tmp_path, caplog):
+    """Without a table no name has to fit anything; hidden folders are none of it, and dead links are said."""
+    names = ["p\\0.png", " 1.png", "1.png", "ü, [2] '$x.jfif", "3.PPM"]
+    for name in [*names, ".thumbs/4.png", "__MACOSX/5.png"]:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(0).save(tmp_path / "images" / name, format={"m": "PPM", "M": "PPM", "f": "JPEG"}.get(name[-1], "PNG"))
+    (tmp_path / "images" / "6.png").symlink_to("nowhere.png")
+    store = folder_of(tmp_path, table=None).store
+    assert len(store) == len(names)
+    assert "1 images that cannot be read (6.png: " in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"made": 3}', '{"count": '])
+def test_a_damaged_store_of_ones_own_is_named(photos, content):
+    settings = {"store": photos / "mine"}
+    _ = folder_of(photos, **settings).store
+    (photos / "mine" / "store.json").write_text(content)
+    with pytest.raises(ValueError, match="mine is damaged"):
+        _ = folder_of(photos, **settings).store
+
+
 def test_a_store_is_known_by_what_it_was_made_of(photos):
     first = folder_of(photos).store.folder
     assert first.parent == photos / "data"

@@ -45,8 +45,14 @@ def test_a_column_says_what_is_held_out(tmp_path, words):
         ("hat,filename\n1,000001.jpg\n", ("hat",)),
         ("id,hat\n000001.jpg,1\n", ("hat",)),
         ("\ufeff,file,big nose\n0,000001.jpg,1\n", ("Big_Nose",)),
+        (",hat\n000001.jpg,1\n", ("hat",)),
+        ('file, "hat"\n000001.jpg, "1"\n', ("hat",)),
+        ("file,,Unnamed: 1,\n000001.jpg,7,1,8\n", ("Unnamed: 1",)),
     ],
-    ids=["Kaggle's", "CelebA's", "another order", "the first column", "an index and a mark of the encoding"],
+    ids=[
+        *("Kaggle's", "CelebA's", "another order", "the first column", "an index and a mark of the encoding"),
+        *("an index of names", "quoted after a space", "columns without names"),
+    ],
 )
 def test_tables_as_they_are_found(tmp_path, text, names):
     table = table_of(tmp_path, text)
@@ -72,6 +78,7 @@ def test_zeros_at_the_start_of_a_name_stay(tmp_path):
         ("file,hat\na.png,1\nb.png,maybe\n", "column 'hat' has 'maybe' in line 3, which is no finite number"),
         ("file,hat\na.png,1\nb.png,inf\n", "column 'hat' has 'inf' in line 3"),
         ("file,hat\na.png,1\nb.png,1e300\n", "column 'hat' has '1e\\+300' in line 3"),
+        ("file,age\na.png,1\n\n\n\nb.png,old\n", "column 'age' has 'old' in line 6"),
         ("file,hat\na.png,1\n,1\n", "names no file in column 'file', line 3"),
         ("file,split\na.png,train\nb.png,dev\n", "column 'split' has 'dev' in line 3; it must be train, val, test or"),
     ],
@@ -91,7 +98,8 @@ FILES = ("a/1.png", "a/2.png", "b/1.png", "b/3.jpg")
 
 
 def rows_of(*written):
-    table = Table(Path("set/labels.csv"), written, (), np.empty((len(written), 0), np.float32), first_line=2)
+    targets = np.empty((len(written), 0), np.float32)
+    table = Table(Path("set/labels.csv"), written, (), targets, lines=range(2, 2 + len(written)))
     return files_of_rows(table, Path("set/images"), FILES)
 
 
@@ -105,6 +113,7 @@ def test_rows_mean_files_by_path_name_or_stem():
         None,
     ]
     assert rows_of("./a/2.png", "b\\1.png") == ["a/2.png", "b/1.png"]
+    assert rows_of("../set/images/a/1.png", "images/a/../a/2.png") == ["a/1.png", "a/2.png"]
 
 
 @pytest.mark.parametrize(

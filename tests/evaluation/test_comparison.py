@@ -171,6 +171,7 @@ def test_a_trial_of_other_weights_is_not_taken_for_this_one():
         (["targets=[Smiling]"], "contenders=None: a comparison needs some"),
         (["+contenders.a=['method=ascent']", "targets=[]"], "targets=[]: a comparison needs some"),
         (["+contenders.a=['method=ascent']", "targets=[Smilling]"], "did you mean 'Smiling'?"),
+        (["+contenders.a=['method=ascent']", "targets=[1]"], "targets=1 must be a name"),
         (["+contenders.a=['method=ascent']", "targets=[Smiling,age]"], "all of them labels, or all of them factors"),
         (["+contenders.a=['method=ascent']", "targets=[Smiling,Male+Bald]"], "or one that joins several"),
         (["+contenders.a=['method=ascend']", "targets=[Smiling]"], "ascend"),

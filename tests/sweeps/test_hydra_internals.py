@@ -5,13 +5,14 @@ import sys
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import OmegaConf
 from places import ROOT
 
 from zsteer.app.composition import own_hydra
-from zsteer.sweeps.hydra_internals import Composer, hydra_of, options_of_command
+from zsteer.sweeps.hydra_internals import Composer, hydra_of, options_of_command, word_of
 
 
 def test_private_parts_of_hydra_are_used_in_two_files_only():
@@ -59,6 +60,15 @@ def test_a_job_is_composed_as_hydra_would(words):
         for config in (quick, whole):
             config.hydra.job.override_dirname = ""
         assert OmegaConf.to_yaml(quick) == OmegaConf.to_yaml(whole)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["plain/path-1.png", "Größe/müller", "写真", "a b", "it's", 'say "so"', "x=[1,2]", "null", "-1", "a\\'b", "~/x"],
+)
+def test_a_word_says_what_was_meant(text):
+    override = OverridesParser.create().parse_override(word_of("noise", text))
+    assert override.value() == text
 
 
 def test_a_child_is_told_where_its_configs_are(monkeypatch):

@@ -48,6 +48,18 @@ def test_a_failing_job_takes_no_other_with_it_and_every_failure_is_listed(comman
     assert "num_images=0" in table(ended.folder)[1]["error"]
 
 
+def test_jobs_that_were_refused_have_a_row_and_no_point(command):
+    words = ("edit=add,remove", "method=ascent", "penalty_weight=-1,0.1", "num_steps=1", "num_images=1", "judge=none")
+    ended = command("steer", *words, sweep=True)
+    assert ended.code == 1
+    assert [row["state"] for row in table(ended.folder)] == ["failed", "completed"] * 2
+    assert len([line for line in ended.err.splitlines() if line.startswith("error: ")]) == 2
+    assert (ended.folder / "frontier.png").is_file()
+    job = ended.folder / table(ended.folder)[1]["job"]
+    (job / "metrics.json").unlink()
+    assert summarize(ended.folder).metrics == {"failed": 2, "completed": 2}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -140,6 +152,18 @@ def test_a_training_sweep_has_curves_of_its_figures(tmp_path):
     assert (tmp_path / "curves.png").is_file() and not (tmp_path / "frontier.png").exists()
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > picture.height  # two keys across, two figures down
+
+
+def test_a_training_sweep_over_seeds_alone_has_means_and_no_picture_of_steering(tmp_path):
+    for seed in (0, 1):
+        job = tmp_path / f"{seed}_job"
+        (job / ".hydra").mkdir(parents=True)
+        (job / ".hydra" / "overrides.yaml").write_text(f"[seed={seed}, max_images=8]")
+        (job / "status.json").write_text('{"state": "completed", "seconds": 1}')
+        (job / "metrics.json").write_text(json.dumps({"num_images": 8, "fid_judge/a": 3.0 + seed}))
+    summarize(tmp_path)
+    assert pd.read_csv(tmp_path / "seeds.csv")["fid_judge/a"].tolist() == [3.5]
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_swept_words_come_first_in_the_names_of_jobs(command):

@@ -53,8 +53,9 @@ def steer(cfg: DictConfig) -> None:
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
-    unconditional(cfg)
+    unconditional(cfg.generator.get("checkpoint"))
     names = attributes.steerable(cfg.classifier, "classifier")
+    spelled(cfg.target, "target")
     target(cfg.target, cfg.classifier, names)
     if cfg.judge is not None:
         try:
@@ -115,6 +116,12 @@ def without_folder(cfg: DictConfig) -> None:
                 raise ValueError(f"{group}.{name} writes into the run's folder; name one by folder=")
 
 
+def spelled(value: Any, key: str) -> None:
+    """A name, and not a number, which YAML makes of a label that is called like one."""
+    if not isinstance(value, str):
+        raise ValueError(f"{key}={value} must be a name; of a label that is called so, write '{value}', with quotes")
+
+
 def target(wanted: str, section: Mapping[str, Any], names: Sequence[str], owner: str = "the classifier") -> None:
     """One of the names that a classifier's config section can be asked for, or several of its labels joined by `+`."""
     parts = attributes.joined(wanted, names, owner)
@@ -166,9 +173,8 @@ def where(cfg: DictConfig) -> None:
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
 
 
-def unconditional(cfg: DictConfig) -> None:
+def unconditional(path: Any) -> None:
     """A generator whose noise is all noise, as far as the config beside its weights says."""
-    path = cfg.generator.get("checkpoint")
     condition = recorded_at(path, "config", "gan", "condition")
     if condition:
         raise ValueError(
@@ -280,6 +286,8 @@ def compare(cfg: DictConfig) -> None:
             key = str(word).lstrip("+~").partition("=")[0].partition(".")[0]
             if key in NOT_A_CONTENDERS:
                 raise ValueError(f"contenders.{name}: {word} cannot differ among contenders; give {key} to all")
+    for wanted in cfg.targets:
+        spelled(wanted, "targets")
     kinds = {(attributes.needs_regressor(cfg.judge, target), "+" in target and target) for target in cfg.targets}
     if len(kinds) > 1:  # so that the judge would not be the same for all
         raise ValueError(
@@ -301,6 +309,8 @@ def invert(cfg: DictConfig) -> None:
     whole_number(cfg.starts, "starts", 1, cfg.num_samples)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.feature_weight, "feature_weight", minimum=0.0)
+    if cfg.optimizer is None:
+        raise ValueError("optimizer=null: an inversion needs one")
     if "lr" in cfg.optimizer:
         real_number(cfg.optimizer.lr, "optimizer.lr", above=0.0)
     if not 0 < real_number(cfg.shell, "shell") <= 1:
@@ -312,7 +322,7 @@ def invert(cfg: DictConfig) -> None:
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
-    unconditional(cfg)
+    unconditional(cfg.generator.get("checkpoint"))
 
 
 def summarize(cfg: DictConfig) -> None:
@@ -332,7 +342,7 @@ def needed(cfg: DictConfig, by: str, roles: Sequence[str]) -> None:
             raise ValueError(f"{role}=none: {by} needs one")
         trained(cfg, role)
         if role == "generator":
-            unconditional(cfg)
+            unconditional(cfg.generator.get("checkpoint"))
 
 
 def trained(cfg: DictConfig, role: str) -> None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zsteer.data import attributes
 from zsteer.runs import classes_of, file_in, folder_of, section_of
+from zsteer.settings import SOURCES
 
 # The keys of a config that take a file of a run, and what the file is called there; of several the first that exists.
 FILES = {
@@ -36,7 +37,8 @@ def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
         FileNotFoundError, ValueError: a folder holds no such file, or its network cannot be trusted.
     """
     for key, names in FILES.items():
-        if (folder := folder_of(OmegaConf.select(cfg, key))) is not None:
+        given = OmegaConf.select(cfg, key)
+        if given not in SOURCES and (folder := folder_of(given)) is not None:
             OmegaConf.update(cfg, key, str(file_in(folder, names, key)))
     for key, trained_as in TRAINED_AS.items():
         section = OmegaConf.select(cfg, key)

@@ -125,7 +125,7 @@ class FaceData(LightningDataModule):
     @property
     def example(self) -> Float[Tensor, "2 c h w"]:
         """Two images, scaled, to try networks on."""
-        return scale(torch.tensor(self.store.images[:2]))
+        return scale(torch.tensor(self.store.images[[0, min(1, len(self.store) - 1)]]))
 
     @property
     def columns(self) -> list[int]:

@@ -21,9 +21,10 @@ from zsteer.data.faces import FaceData, is_label
 from zsteer.data.photos import FORMATS, fitted, open_photo
 from zsteer.data.store import ImageStore, build_store, check_writable, is_complete
 from zsteer.data.tables import Table, files_of_rows, read_table
+from zsteer.files import read_json
 from zsteer.settings import existing_file, real_number, whole_number
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MAX_SIZE = 1024
 NUM_NAMED = 3  # files that a message names
 KINDS = {"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "alpha", "I": "16-bit"}
@@ -61,7 +62,7 @@ class Sources:
             Path(folder, name).relative_to(images).as_posix()
             for folder, _, names in os.walk(images)
             for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(SUFFIXES) and not _hidden(Path(folder, name).relative_to(images))
         ]
         if not files:
             raise ValueError(f"data.images={images} has no images in it; they must end in {', '.join(SUFFIXES)}")
@@ -72,8 +73,12 @@ class Sources:
         """What changes when an image, the table or a setting does."""
         digest = hashlib.sha256()
         for file in self.files:
-            stat = (self.images / file).stat()
-            digest.update(os.fsencode(file) + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
+            try:
+                stat = (self.images / file).stat()
+                state = f"{stat.st_size} {stat.st_mtime_ns}"
+            except OSError:  # a link that leads nowhere, which is no image that can be read
+                state = ""
+            digest.update(os.fsencode(file) + f"\0{state}\0".encode())
         table = None if self.table is None else hashlib.sha256(self.table.read_bytes()).hexdigest()
         return {"files": digest.hexdigest(), "table": table, "size": self.size, "shares": list(self.shares)}
 
@@ -125,8 +130,11 @@ def folder_store(sources: Sources, folder: Path, key: str, workers: int) -> Imag
 def _readable(sources: Sources, workers: int) -> tuple[list[str], np.ndarray, Sequence[str], np.ndarray]:
     """The files to take, in order, their targets, the targets' names and the splits; what is left out is said."""
     files, without = sources.files, np.empty((len(sources.files), 0), np.float32)
-    table = Table(sources.images, files, (), without) if sources.table is None else read_table(sources.table)
-    meant = files_of_rows(table, sources.images, files)
+    if sources.table is None:
+        table, meant = Table(sources.images, files, (), without), list(files)
+    else:
+        table = read_table(sources.table)
+        meant = files_of_rows(table, sources.images, files)
     row_of = {file: row for row, file in enumerate(meant) if file is not None}
     listed = [file for file in files if file in row_of]
     with ThreadPoolExecutor(workers) as pool:
@@ -148,6 +156,11 @@ def _readable(sources: Sources, workers: int) -> tuple[list[str], np.ndarray, Se
     rows = [row_of[file] for file in taken]
     splits = shared_out(taken, sources.shares) if table.splits is None else table.splits[rows]
     return taken, table.targets[rows], table.names, splits
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file, or a folder that it is in, is hidden or a system's own."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _few(listed: Sequence[str]) -> str:
@@ -231,12 +244,14 @@ class ImageFolder(FaceData):
             if not is_complete(self.folder):
                 return folder_store(sources, self.folder, "data.store", self.workers)
             now = sources.made
-        made = json.loads((self.folder / "store.json").read_text())["made"]
+        store = ImageStore.open(self.folder)
+        about = read_json(self.folder / "store.json")
+        made = about.get("made") if isinstance(about.get("made"), Mapping) else {}
         if other := [key for key, value in now.items() if made.get(key) != value]:
             raise ValueError(
                 f"data.store={self.folder} was made with other {' and '.join(other)}; delete it, or set data.store"
             )
-        return ImageStore.open(self.folder)
+        return store
 
     @cached_property
     def labels(self) -> list[int]:

@@ -61,6 +61,8 @@ def upright(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: its numbers have no known range.
     """
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")

@@ -1,6 +1,7 @@
 """A table of images' attributes: a file's name and a column for each attribute, as labels or numbers."""
 
 import csv
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ LABEL_WORDS = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 
 @dataclass(frozen=True)
 class Table:
-    """For each row its file as written, its targets float32 `[n, K]`, NaN where missing, and its line in the table.
+    """For each row its file as written, its targets float32 `[n, K]`, NaN where missing, and its line in the file.
 
     `splits` uint8 `[n]` are None where the table has no column `split`.
     """
@@ -33,11 +34,7 @@ class Table:
     names: tuple[str, ...]
     targets: np.ndarray
     splits: np.ndarray | None = None
-    first_line: int = 1
-
-    def line(self, row: int) -> int:
-        """The line of the file that a row stands in."""
-        return self.first_line + row
+    lines: Sequence[int] = ()
 
 
 def read_table(path: Path) -> Table:
@@ -53,6 +50,8 @@ def read_table(path: Path) -> Table:
     where = f"data.table={existing_file(path, 'data.table')}"
     columns, separator, num_before = _header(path, where)
     lowered = [column.casefold() for column in columns]
+    if not columns[0] and not set(FILE_COLUMNS) & set(lowered):  # the index of a pandas table
+        columns[0] = lowered[0] = FILE_COLUMNS[0]
     file_column = next((columns[lowered.index(name)] for name in FILE_COLUMNS if name in lowered), columns[0])
     split_column = columns[lowered.index(SPLIT_COLUMN)] if SPLIT_COLUMN in lowered else None
     attributes = [column for column in columns if column and column not in (file_column, split_column)]
@@ -65,28 +64,30 @@ def read_table(path: Path) -> Table:
             frame = pd.read_csv(
                 path,
                 sep=separator,
-                names=[column or f"Unnamed: {place}" for place, column in enumerate(columns)],
+                names=[column or f"\0{place}" for place, column in enumerate(columns)],
                 skiprows=num_before,
                 index_col=False,
                 dtype=text,
                 skipinitialspace=True,
+                skip_blank_lines=False,
                 low_memory=False,
             )
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors and undecodable text are ValueErrors
         raise ValueError(f"{where} is not a CSV that can be read ({_first_line(error)}); write it anew") from error
-    first_line = num_before + 1
+    frame.index += num_before + 1  # lines of the file
+    frame = frame.dropna(how="all")
     files = frame[file_column]
     if files.isna().any():
-        line = first_line + int(files.isna().argmax())
+        line = files.isna().idxmax()
         raise ValueError(f"{where} names no file in column {file_column!r}, line {line}; fill it in or delete the line")
-    targets = [_numbers(frame[column], where, first_line) for column in attributes]
+    targets = [_numbers(frame[column], where) for column in attributes]
     return Table(
         path,
         tuple(files),
         tuple(map(canonical, attributes)),
         np.stack(targets, axis=1) if targets else np.empty((len(frame), 0), np.float32),
-        None if split_column is None else _splits(frame[split_column], where, first_line),
-        first_line,
+        None if split_column is None else _splits(frame[split_column], where),
+        frame.index.tolist(),
     )
 
 
@@ -98,7 +99,7 @@ def _header(path: Path, where: str) -> tuple[list[str], str, int]:
             if first.strip().isdigit():  # CelebA's: the number of rows, then the attributes' names
                 columns, separator, num_before = ["file", *file.readline(MAX_HEADER).split()], r"\s+", 2
             else:
-                columns, separator, num_before = next(csv.reader([first]), []), ",", 1
+                columns, separator, num_before = next(csv.reader([first], skipinitialspace=True), []), ",", 1
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{where} is not a CSV that can be read ({_first_line(error)}); write it anew") from error
     if len(first) == MAX_HEADER or len(columns) > MAX_COLUMNS:
@@ -109,7 +110,7 @@ def _header(path: Path, where: str) -> tuple[list[str], str, int]:
     return [column.strip() for column in columns], separator, num_before
 
 
-def _numbers(column: pd.Series, where: str, first_line: int) -> np.ndarray:
+def _numbers(column: pd.Series, where: str) -> np.ndarray:
     """A column as float32 `[n]`, labels as 0 and 1, NaN where it is missing."""
     values = column
     if not pd.api.types.is_numeric_dtype(column):
@@ -121,7 +122,7 @@ def _numbers(column: pd.Series, where: str, first_line: int) -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"{where}: column {column.name!r} has {str(column.iloc[row])!r} in line {first_line + row}, which is no "
+            f"{where}: column {column.name!r} has {str(column.iloc[row])!r} in line {column.index[row]}, which is no "
             "finite number and none of true, false, yes, no; mend it, empty it, or leave out the column"
         )
     if np.isin(numbers[~missing], (-1, 1)).all():
@@ -129,12 +130,12 @@ def _numbers(column: pd.Series, where: str, first_line: int) -> np.ndarray:
     return numbers.astype(np.float32)
 
 
-def _splits(column: pd.Series, where: str, first_line: int) -> np.ndarray:
+def _splits(column: pd.Series, where: str) -> np.ndarray:
     splits = column.str.strip().str.casefold().map(SPLIT_WORDS)
     if splits.isna().any():
-        row = int(splits.isna().argmax())
+        row = int(splits.isna().to_numpy().argmax())
         raise ValueError(
-            f"{where}: column {column.name!r} has {str(column.iloc[row])!r} in line {first_line + row}; it must be "
+            f"{where}: column {column.name!r} has {str(column.iloc[row])!r} in line {column.index[row]}; it must be "
             f"{', '.join(SPLITS)} or 0, 1, 2"
         )
     return splits.to_numpy(np.uint8)
@@ -157,23 +158,24 @@ def files_of_rows(table: Table, images: Path, files: Sequence[str]) -> list[str 
     meant: list[str | None] = []
     row_of: dict[str, int] = {}
     for row, written in enumerate(table.files):
-        written = written.strip().replace("\\", "/").removeprefix("./")
+        if written not in known:
+            written = written.strip().replace("\\", "/").removeprefix("./")
         found = [written] if written in known else short.get(written, [])
         if not found:
             found = [name for name in [_below(table.path.parent / written, images)] if name in known]
         if len(found) > 1:
             raise ValueError(
-                f"data.table={table.path}: line {table.line(row)} names {written!r}, which may be {found[0]} or "
+                f"data.table={table.path}: line {table.lines[row]} names {written!r}, which may be {found[0]} or "
                 f"{found[1]}; give its path below data.images"
             )
         file = found[0] if found else None
         if file is not None and row_of.setdefault(file, row) != row:
-            lines = f"{table.line(row_of[file])} and {table.line(row)}"
+            lines = f"{table.lines[row_of[file]]} and {table.lines[row]}"
             raise ValueError(f"data.table={table.path}: lines {lines} both name {file}; keep one of them")
         meant.append(file)
     return meant
 
 
 def _below(path: Path, folder: Path) -> str | None:
-    path, folder = path.absolute(), folder.absolute()
+    path, folder = (Path(os.path.abspath(place)) for place in (path, folder))  # without the .. in it
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None

@@ -68,7 +68,7 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
                 "or choose other data.attributes"
             )
     generated = module.generator(torch.zeros(2, module.z_dim))
-    if generated.shape != data.example.shape:
+    if generated.shape[1:] != data.example.shape[1:]:
         made, given = ("×".join(map(str, images.shape[2:])) for images in (generated, data.example))
         raise ValueError(
             f"generator.network makes images of {made} pixels, and the data's have {given}; they must agree, as "

@@ -18,6 +18,7 @@ from zsteer.data.faces import scale
 from zsteer.data.photos import fitted, open_photo, photo_files, upright
 
 NUM_NAMED = 5  # of the files that cannot be read
+WANTED = "it must be floating and in [-1, 1], as x / 127.5 - 1 makes it of 0 to 255"
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,15 @@ def given_pictures(image: Any, height: int, width: int) -> Given:
     if isinstance(image, Image.Image):
         try:
             fit = fitted(upright(image), height, width)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # of a file that Pillow has opened and not yet read
             raise ValueError(f"image: {error}") from error
         return Given(scale(torch.tensor(fit[None])), ["0"])
     if isinstance(image, Tensor | np.ndarray):
-        images = checked(torch.as_tensor(image).detach().cpu(), height, width)
+        try:
+            tensor = torch.as_tensor(image)
+        except TypeError as error:
+            raise ValueError(f"image is an array of {image.dtype}; {WANTED}") from error
+        images = checked(tensor.detach().cpu(), height, width)
         return Given(images, [str(number) for number in range(len(images))])
     raise ValueError(
         f"image={image} must be a picture's file or a folder of them; in Python also a picture or a tensor"
@@ -73,9 +78,10 @@ def read_photos(files: Sequence[Path], path: str | os.PathLike, height: int, wid
         which = "cannot be read" if [Path(path)] == list(files) else f"has no picture that can be read; {first}"
         raise ValueError(f"image={path} {which}: {reason}")
     if unreadable:
-        named = ", ".join(list(unreadable)[:NUM_NAMED])
+        named = os.fsencode(", ".join(list(unreadable)[:NUM_NAMED])).decode(errors="replace")
         log.warning("image=%s: %d of %d files cannot be read: %s", path, len(unreadable), len(files), named)
-    return Given(scale(torch.tensor(np.stack(list(images.values())))), list(images), unreadable)
+    names = [os.fsencode(name).decode(errors="replace") for name in images]
+    return Given(scale(torch.tensor(np.stack(list(images.values())))), names, unreadable)
 
 
 def checked(images: Tensor, height: int, width: int) -> Float[Tensor, "n 3 h w"]:
@@ -90,10 +96,8 @@ def checked(images: Tensor, height: int, width: int) -> Float[Tensor, "n 3 h w"]
             f"image has shape {list(images.shape)}; it must be [3, {height}, {width}] or [n, 3, {height}, {width}], "
             "the generator's size (a file, or a picture of Pillow's, is cropped and resized)"
         )
-    if not batch.is_floating_point() or not (batch.abs() <= 1).all():  # which NaN is not either
-        kind = str(batch.dtype).removeprefix("torch.")
-        raise ValueError(
-            f"image is {kind} from {batch.min().item():g} to {batch.max().item():g}; it must be floating and in "
-            "[-1, 1], as x / 127.5 - 1 makes it of 0 to 255"
-        )
+    if not batch.is_floating_point():
+        raise ValueError(f"image is a tensor of {str(batch.dtype).removeprefix('torch.')}; {WANTED}")
+    if not (batch.abs() <= 1).all():  # which NaN is not either
+        raise ValueError(f"image goes from {batch.min().item():g} to {batch.max().item():g}; {WANTED}")
     return batch.float()

@@ -20,6 +20,7 @@ from zsteer.inversion.module import LatentInversion
 from zsteer.inversion.results import Inverted, inverted
 from zsteer.networks.inference import frozen, noise_of
 from zsteer.networks.loading import Networks, load_networks, try_generator
+from zsteer.status import interrupt_of
 from zsteer.steering.methods import check_uncoupled
 from zsteer.steering.module import TRAINER_SETTINGS
 from zsteer.training.fitting import made_by_lightning, misconfiguration_told
@@ -108,8 +109,11 @@ class Search:
                 )
                 trainer = self._trainer()
                 trainer.callbacks.append(tick)  # pyright: ignore[reportAttributeAccessIssue]
-                with misconfiguration_told():
-                    trainer.fit(module, range(cfg.num_steps))
+                try:
+                    with misconfiguration_told():
+                        trainer.fit(module, range(cfg.num_steps))
+                except SystemExit as error:
+                    raise interrupt_of(error) from None
                 ends.append(module.noise.detach().cpu())
                 losses.append(torch.stack(module.losses).cpu())
         by_start = torch.cat(losses, dim=1).unflatten(1, starts.shape)

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zsteer.networks.inference import z_dim_of
+from zsteer.settings import SOURCES
 from zsteer.steering.metrics import sigma_of
 from zsteer.steering.reference import reference_noise
 
-SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")
 NUM_COMPONENTS = 32  # of an unsupervised source, the strongest
 
 

@@ -118,7 +118,8 @@ def written(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(written, value)) + "]"
     text = str(value)
-    if re.fullmatch(r"/?[A-Za-z_][\w./+-]*", text) and text.lower() not in ("null", "true", "false", "inf", "nan"):
+    bare = re.fullmatch(r"/?[A-Za-z_][\w./+-]*", text, re.ASCII)
+    if bare and text.lower() not in ("null", "true", "false", "inf", "nan"):
         return text  # bare, because Hydra takes no quoted name of a config group's choice
     quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
     return f"'{quoted}'"

@@ -40,7 +40,7 @@ def numbers_of(rows: Iterable[Row], known: set[str]) -> list[str]:
     return [name for name in names if name not in NOT_FIGURES | known | ends]
 
 
-def mean_and_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+def mean_and_interval(values: Sequence[int | float]) -> tuple[float, tuple[float, float] | None]:
     """The mean of some jobs' figure, and its interval if there are several jobs."""
     return float(np.mean(values)), bootstrap_interval(np.array(values, dtype=float))
 

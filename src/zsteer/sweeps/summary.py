@@ -57,11 +57,10 @@ def summarize(folder: Path) -> Summary:
     write_table(folder / "sweep.csv", table)
     if seeds := over_seeds(rows, given):
         write_table(folder / "seeds.csv", pd.DataFrame(seeds, dtype=object))
-    curves = None if lines else draw_curves(rows, given)
-    if curves is None:
+    if lines:
         pictures = {"frontier": frontier(lines), "sheet": draw_sheet(folder, lines)}
     else:
-        pictures = {"curves": curves}
+        pictures = {"curves": draw_curves(rows, given)}
     drawn = {name: picture for name, picture in pictures.items() if picture is not None}
     for name, picture in drawn.items():
         save_picture(folder / f"{name}.png", picture)
@@ -81,7 +80,8 @@ def lines_of(folder: Path, rows: Sequence[Row]) -> dict[str, list[Row]]:
     Where some of these share a penalty weight too, as in a grid, what else they were given tells the lines apart, but
     for the seed; a search draws a weight of its own for each job, and is one line.
     """
-    known = [row for row in rows if row.get("penalty_weight") is not None and "method" in row and "edit" in row]
+    known = [row for row in rows if all(row.get(key) is not None for key in LINE)]
+    known = [row for row in known if not isinstance(row["penalty_weight"], str)]  # as it was asked for, not run
     given = [
         {key: word for key, word in given_to(folder / row["job"]).items() if key not in (*LINE, "seed")}
         for row in known
