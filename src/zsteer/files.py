@@ -121,6 +121,11 @@ def write_table(path: str | os.PathLike, table: "pd.DataFrame", float_format: st
         table.to_csv(temporary, index=False, float_format=float_format)
 
 
+def printable(name: str) -> str:
+    """A file's name as text, with a mark for each byte of it that is none."""
+    return os.fsencode(name).decode(errors="replace")
+
+
 def slug(words: Sequence[str] | str, longest: int = 80) -> str:
     """Words as one file name of letters, digits, `.`, `_` and `-`: overrides and globs trip over `=` and `,`."""
     text = words if isinstance(words, str) else "_".join(str(word) for word in words)

@@ -21,7 +21,7 @@ from zsteer.data.faces import FaceData, is_label
 from zsteer.data.photos import FORMATS, fitted, open_photo
 from zsteer.data.store import ImageStore, build_store, check_writable, is_complete
 from zsteer.data.tables import Table, files_of_rows, read_table
-from zsteer.files import read_json
+from zsteer.files import printable, read_json
 from zsteer.settings import existing_file, real_number, whole_number
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -164,7 +164,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _few(listed: Sequence[str]) -> str:
-    named = [os.fsencode(name).decode(errors="replace") for name in listed[:NUM_NAMED]]
+    named = list(map(printable, listed[:NUM_NAMED]))
     return ", ".join(named + ["…"] * (len(listed) > NUM_NAMED))
 
 

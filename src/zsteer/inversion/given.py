@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from zsteer.data.faces import scale
 from zsteer.data.photos import fitted, open_photo, photo_files, upright
+from zsteer.files import printable
 
 NUM_NAMED = 5  # of the files that cannot be read
 WANTED = "it must be floating and in [-1, 1], as x / 127.5 - 1 makes it of 0 to 255"
@@ -78,10 +79,9 @@ def read_photos(files: Sequence[Path], path: str | os.PathLike, height: int, wid
         which = "cannot be read" if [Path(path)] == list(files) else f"has no picture that can be read; {first}"
         raise ValueError(f"image={path} {which}: {reason}")
     if unreadable:
-        named = os.fsencode(", ".join(list(unreadable)[:NUM_NAMED])).decode(errors="replace")
+        named = printable(", ".join(list(unreadable)[:NUM_NAMED]))
         log.warning("image=%s: %d of %d files cannot be read: %s", path, len(unreadable), len(files), named)
-    names = [os.fsencode(name).decode(errors="replace") for name in images]
-    return Given(scale(torch.tensor(np.stack(list(images.values())))), names, unreadable)
+    return Given(scale(torch.tensor(np.stack(list(images.values())))), list(map(printable, images)), unreadable)
 
 
 def checked(images: Tensor, height: int, width: int) -> Float[Tensor, "n 3 h w"]:
