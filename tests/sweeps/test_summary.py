@@ -163,7 +163,7 @@ def test_a_training_sweep_over_seeds_alone_has_means_and_no_picture_of_steering(
         (job / "metrics.json").write_text(json.dumps({"num_images": 8, "fid_judge/a": 3.0 + seed}))
     summarize(tmp_path)
     assert pd.read_csv(tmp_path / "seeds.csv")["fid_judge/a"].tolist() == [3.5]
-    assert not list(tmp_path.glob("*.png"))
+    assert not list(tmp_path.glob("*.png")) and not (tmp_path / "sweep").exists()
 
 
 def test_swept_words_come_first_in_the_names_of_jobs(command):

@@ -64,7 +64,8 @@ def summarize(folder: Path) -> Summary:
     drawn = {name: picture for name, picture in pictures.items() if picture is not None}
     for name, picture in drawn.items():
         save_picture(folder / f"{name}.png", picture)
-    write_events(folder / "sweep", {f"sweep/{name}": picture for name, picture in drawn.items()})
+    if drawn:
+        write_events(folder / "sweep", {f"sweep/{name}": picture for name, picture in drawn.items()})
     states = [row["state"] for row in rows]
     return Summary({state: states.count(state) for state in dict.fromkeys(states)}, table, folder / "sweep.csv")
 
