@@ -2,12 +2,12 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from interrupts import interrupted
 from omegaconf import OmegaConf
 from PIL import Image
 from places import GOLDEN_NETWORKS
@@ -186,12 +186,6 @@ def test_names_that_are_no_text_are_written_as_far_as_they_are(faces, tmp_path):
 
 
 def test_ctrl_c_is_ctrl_c(faces, monkeypatch):
-    def interrupted(*_, **__):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)  # as Lightning does
-
     monkeypatch.setattr(Trainer, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         zsteer.invert(faces, *QUICK)

@@ -4,10 +4,10 @@ import csv
 import json
 import re
 import shlex
-import sys
 
 import pandas as pd
 import pytest
+from interrupts import interrupted
 from PIL import Image
 
 from zsteer.steering.session import Session
@@ -81,12 +81,6 @@ def test_a_sweep_into_a_folder_that_cannot_be_written_names_it(command, tmp_path
 
 
 def test_an_interrupted_batch_has_failed(command, monkeypatch):
-    def interrupted(*_, **__):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)  # as Lightning does
-
     monkeypatch.setattr(Session, "steer", interrupted)
     ended = command("steer", *GRID, sweep=True)
     assert ended.code == 130
