@@ -1,18 +1,21 @@
 """Every config composes, every group's choice instantiates, and a typo fails."""
 
+import inspect
+import re
+
 import hydra
 import pytest
 import torch
 import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from places import ROOT
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from zsteer.app.checks import switches, unknown_keys
+from zsteer.app.checks import SWITCHES, switches, unknown_keys
 from zsteer.app.composition import CONFIGS, compose, experiments, in_full, known_keys, own_hydra
 from zsteer.status import describe
 from zsteer.steering.methods import Method, method_of
@@ -220,6 +223,15 @@ def test_what_is_neither_true_nor_false_is_refused(command, script, word):
     choice = choices.get(word.partition("=")[0])
     ended = command(script, *([choice] if choice else []), word)
     assert (ended.code, ended.err.splitlines()[-1]) == (1, f"error: {word} must be true or false")
+
+
+def test_the_switches_are_those_of_the_classes_that_configs_name():
+    texts = [path.read_text() for path in CONFIGS.rglob("*.yaml")]
+    names = {name for text in texts for name in re.findall(r"_target_: (zsteer\.[\w.]+)", text)}
+    made = [get_object(name) for name in (*names, "zsteer.gan.augmentation.DiffAugment")]  # of the README
+    bases = [base for kind in made if isinstance(kind, type) for base in kind.__mro__ if "zsteer" in base.__module__]
+    parameters = [parameter for base in bases for parameter in inspect.signature(base).parameters.values()]
+    assert {parameter.name for parameter in parameters if parameter.annotation is bool} == set(SWITCHES)
 
 
 def test_a_class_of_ones_own_takes_what_words_it_likes():
