@@ -66,9 +66,9 @@ BAD = {
     "grey": (torch.zeros(1, 8, 8), r"shape \[1, 8, 8\]"),
     "with its channels last": (np.zeros((8, 8, 3)), r"shape \[8, 8, 3\]"),
     "without a picture": (torch.zeros(0, 3, 8, 8), r"shape \[0, 3, 8, 8\]"),
-    "of bytes": (torch.full((3, 8, 8), 255, dtype=torch.uint8), r"^image is uint8 from 255 to 255; .* in \[-1, 1\]"),
-    "of another range": (torch.full((3, 8, 8), 255.0), r"float32 from 255 to 255; .* x / 127.5 - 1"),
-    "with NaN": (torch.full((3, 8, 8), torch.nan), "float32 from nan to nan"),
+    "of bytes": (torch.full((3, 8, 8), 255, dtype=torch.uint8), r"^image is a tensor of uint8; .* x / 127.5 - 1"),
+    "of another range": (torch.full((3, 8, 8), 255.0), r"^image goes from 255 to 255; .* in \[-1, 1\]"),
+    "with NaN": (torch.full((3, 8, 8), torch.nan), "^image goes from nan to nan"),
     "that is none": ({"a": 1}, r"^image=\{'a': 1\} must be a picture's file or a folder"),
     "of unknown range": (Image.new("F", (8, 8)), "^image: floating-point pixels have no known range"),
 }
