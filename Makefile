@@ -67,7 +67,7 @@ bundle: $(RUNS) ## train the bundled networks again (about six hours on two core
 		generator.checkpoint=outputs/bundle/generator/generator.safetensors
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_sharper hydra.run.dir=outputs/bundle/generator_sharper \
 		generator.checkpoint=outputs/bundle/generator_longer/generator.safetensors
-	for name in classifier judge regressor judge_regressor; do \
+	for name in classifier judge second_judge regressor judge_regressor; do \
 		$(BIN)/python scripts/train_classifier.py experiment=bundle_$$name hydra.run.dir=outputs/bundle/$$name || exit 1; \
 	done
 	$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/rates \

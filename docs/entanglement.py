@@ -25,7 +25,7 @@ def read(folder: str) -> dict[str, np.ndarray]:
     found = {name: np.full((3, len(TARGETS)), np.nan) for name in COLOURS}
     with (Path(folder) / "methods.csv").open() as file:
         for row in csv.DictReader(file):
-            if float(row["level"]) == LEVEL and row["attribute_dependency"]:
+            if row["level"] == str(LEVEL) and row["attribute_dependency"]:
                 figures = [row[f"attribute_dependency{end}"] for end in ("", "_low", "_high")]
                 found[row["contender"]][:, TARGETS.index(row["target"])] = figures
     return found

@@ -20,6 +20,7 @@ SOURCES = {
     "generator": ("generator_sharper/generator.safetensors", "generator"),
     "classifier": ("classifier/classifier.safetensors", "classifier"),
     "judge": ("judge/classifier.safetensors", "classifier"),
+    "second_judge": ("second_judge/classifier.safetensors", "classifier"),
     "regressor": ("regressor/classifier.safetensors", "classifier"),
     "judge_regressor": ("judge_regressor/classifier.safetensors", "classifier"),
 }
@@ -37,6 +38,8 @@ def bundle(trained: Path) -> None:
         networks = load_networks(compose("steer", [f"target={target}"]))
         assert networks.judge is not None
         scorers = [networks.classifier.network, networks.judge.network]
+        if target == "Smiling":
+            scorers.append(load_network(compose("compare").second_judge, "second_judge"))
         for scorer, logits in zip(scorers, compute_logits(networks.generator, scorers), strict=True):
             save_logits(BUNDLED / f"{fingerprint(networks.generator)}-{fingerprint(scorer)}.safetensors", logits)
 

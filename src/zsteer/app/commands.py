@@ -1,5 +1,6 @@
 """The commands, one function each: what a checked config does. torch is imported by the first that needs it."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from zsteer.files import is_main_process
 if TYPE_CHECKING:
     from zsteer.inversion.results import Inverted
     from zsteer.steering.results import Steered
+
+log = logging.getLogger(__name__)
 
 Successor = Callable[[list[str]], "tuple[Command, list[str]] | None"]
 
@@ -107,6 +110,10 @@ def prepare_data(cfg: DictConfig, folder: Path | None) -> Outcome:
 def compare(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Compare steering methods at equal judged gain."""
     jobs = {name: [contender(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
+    if cfg.second_judge is not None and checks.bundled(cfg.second_judge):
+        if not checks.bundled(cfg.judge) or any(needs_regressor(cfg.judge, target) for target in cfg.targets):
+            log.warning("second_judge=bundled is left out: it knows the labels of drawn faces only; give one of yours")
+            cfg.second_judge = None
     from zsteer.evaluation.comparison import compare
 
     return compare(cfg, jobs, folder)

@@ -107,7 +107,7 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
         key, equals, names = word.partition("=")
         if key == "experiment" and equals:
             return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
-        if key not in NETWORKS:
+        if key not in (*NETWORKS, "second_judge"):
             return word
         unquoted = names.strip("'\"")
         runs = [unquoted] if is_run(unquoted) else names.split(",")

@@ -22,6 +22,7 @@ TRAINED_AS = {
     "generator": "generator",
     "classifier": "classifier",
     "judge": "classifier",
+    "second_judge": "classifier",
     "classifier.regressor": "classifier",
     "judge.regressor": "classifier",
 }

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from zsteer.evaluation import report
-from zsteer.evaluation.figures import Comparison, Row, figures, kernel_distances, ratios
+from zsteer.evaluation.figures import Comparison, Row, figures, kernel_distances, means, seconded
 from zsteer.evaluation.trials import TABLE_LEVELS, run_trials
 from zsteer.files import is_main_process, write_json
 from zsteer.networks.fingerprints import fingerprint
@@ -65,18 +65,23 @@ def compare(cfg: DictConfig, jobs: Mapping[str, Sequence[DictConfig]], folder: P
     data = instantiate(cfg.data)
     data.only = cfg.split
     assert len(data.store)  # what is wrong with the data is said before anything is steered
-    comparison = Comparison.of(run_trials(jobs, folder), jobs)
-    networks = {role: load_network(cfg[role], role) for role in NETWORKS}
+    trials = run_trials(cfg, jobs, data, folder)
+    comparison = Comparison.of(trials, jobs)
+    roles = [*NETWORKS, *(() if cfg.second_judge is None else ("second_judge",))]
+    networks = {role: load_network(cfg[role], role) for role in roles}
     generator, judge = (frozen(networks[role], torch.float32) for role in ("generator", "judge"))
     rows = figures(comparison, kernel_distances(comparison, data, cfg.split, generator, judge))
+    if cfg.second_judge is not None:
+        rows = seconded(rows, figures(Comparison.of(trials, jobs, "second_judge"), {}))
     fingerprints = {role: fingerprint(network) for role, network in networks.items()}
-    means = {f"ratio_at_{level:g}_sigma": ratios(rows, level) for level in TABLE_LEVELS}
+    names = {level: level if isinstance(level, str) else f"{level:g}_sigma" for level in TABLE_LEVELS}
+    ratios = {f"ratio_at_{name}": means(rows, level) for level, name in names.items()}
     metrics = {
         "what": "methods",
         "split": cfg.split,
         "num_images": cfg.num_images,
         "fingerprints": fingerprints,
-        **means,
+        **ratios,
     }
     compared = Compared(metrics, comparison, rows, fingerprints)
     if folder is not None and is_main_process():

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
@@ -13,7 +14,9 @@ from tqdm import tqdm
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.data.faces import FaceData, scale
-from zsteer.evaluation.trials import BATCH_SIZE, LEVELS, TABLE_LEVELS, Key, Trial, Trials
+from zsteer.evaluation.limits import LIMITS
+from zsteer.evaluation.trajectories import BATCH_SIZE
+from zsteer.evaluation.trials import FLIP, LEVELS, TABLE_LEVELS, Key, Level, Trial, Trials
 from zsteer.gan.fidelity import kernel_distance
 from zsteer.networks.inference import pooled_features
 from zsteer.statistics import bootstrap_interval, bootstrap_ratio, mean_known
@@ -21,12 +24,13 @@ from zsteer.steering import metrics
 from zsteer.steering.reference import reference_noise
 
 MIN_IMAGES = 16  # of which a kernel distance says anything
+DRAWN, OPTIMUM = LIMITS.values()
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All trials of an evaluation, and what their figures are counted by.
+    """All trials of an evaluation as one judge sees them, and what their figures are counted by.
 
     `references` are the steering classifier's and the judge's logits over unsteered samples, `classes` the classifier's
     names and the judge's; `signs` is +1 for each contender that adds, −1 for one that removes.
@@ -38,16 +42,24 @@ class Comparison:
     classes: tuple[Sequence[str], Sequence[str]]
 
     @classmethod
-    def of(cls, trials: Trials, jobs: Mapping[str, Sequence[DictConfig]]) -> "Comparison":
-        """What some trials of contenders' jobs amount to."""
-        session = trials.session
-        assert session.judge is not None
-        signs = {name: EDITS[own[0].edit] for name, own in jobs.items()}
-        return cls(trials.held, signs, session.references, (session.networks.classifier.names, session.judge.names))
+    def of(cls, trials: Trials, jobs: Mapping[str, Sequence[DictConfig]], role: str = "judge") -> "Comparison":
+        """What some trials of contenders' jobs amount to in a judge's eyes."""
+        scorer, session = trials.scorers[role], trials.session
+        held = trials.held[role]
+        edits = {name: own[0].edit for name, own in jobs.items()}
+        first = next(iter(edits.values()))  # which the limits are of
+        signs = {name: EDITS[edits.get(name, first)] for name, _ in held}
+        classes = (session.networks.classifier.names, scorer.judge.names)
+        return cls(held, signs, [session.references[0], scorer.reference], classes)
 
     @property
     def contenders(self) -> list[str]:
         """Their names, in the config's order; the first is what the others are compared with."""
+        return [name for name in self.names if name not in LIMITS.values()]
+
+    @property
+    def names(self) -> list[str]:
+        """The contenders and, behind them, the limits."""
         return list(dict.fromkeys(name for name, _ in self.trials))
 
     @property
@@ -67,14 +79,18 @@ class Comparison:
         """What the classifier gained at a level beyond what a judge that agrees to ρ would see."""
         columns = [attributes.find(key[1], names) for names in self.classes]
         pair = [logits[:, column] for logits, column in zip(self.references, columns, strict=True)]
-        return metrics.correlation(*pair) * self.trials[key].seen[level] - LEVELS[level]
+        trial = self.trials[key]
+        return metrics.correlation(*pair) * trial.seen[level] - self.signs[key[0]] * trial.judge[level][:, columns[1]]
 
 
 def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, float]]) -> list[Row]:
     """A row for each level, contender and target.
 
-    `versus` is the contender's dependency over the first one's, over the images that reach the level with both;
-    `kid_at_end` is the kernel distance of its last images, and `kid_unedited` what that is to be compared with.
+    `arrived` is the share of the images that reach the level, of those that can: at the flip, of those in which the
+    judge does not see what is wanted from the start. `versus` is the contender's dependency over the first one's, over
+    the images that reach the level with both (a drawn edit's, which is of other images, over all of either);
+    `way_to_…` how much of the way from the first one's down to a limit's it goes. `kid_at_end` is the kernel distance
+    of its last images, and `kid_unedited` what that is to be compared with.
     """
     rows = []
     for level in TABLE_LEVELS:
@@ -82,21 +98,26 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, flo
         for key, trial in comparison.trials.items():
             name, target = key
             dependency, gap = comparison.dependency(key, number), comparison.hacking_gap(key, number)
+            first = comparison.dependency((comparison.contenders[0], target), number)
             arrived = ~dependency.isnan()
             scored = metrics.Scored(comparison.classes[1], trial.start, trial.end, comparison.references[1])
             others = metrics.others_of(target, comparison.classes[1])
             effects = trial.judge[number][arrived][:, comparison.others(target)].abs().mean(dim=0)
             row: Row = {"level": level, "contender": name, "target": target}
-            row |= {"num_images": len(arrived), "arrived": arrived.double().mean().item()}
+            able = arrived if level != FLIP else arrived[metrics.lacking(scored, target, comparison.signs[name])]
+            row |= {"num_images": len(arrived), "arrived": able.double().mean().item() if len(able) else None}
             row |= _mean_interval("step", trial.step[number])
             row |= _mean_interval("attribute_dependency", dependency)
             row["attribute_dependency_max"] = effects.max().item() if arrived.any() else None
-            row |= _versus(dependency, comparison.dependency((comparison.contenders[0], target), number))
+            row |= _versus(dependency, first, paired=name != DRAWN)
+            for limit, column in ((DRAWN, "way_to_drawn"), (OPTIMUM, "way_to_optimum")):
+                if (limit, target) in comparison.trials:
+                    best = comparison.dependency((limit, target), number)
+                    row[column] = _way(dependency, first, best, paired=name != DRAWN)
             row |= _mean_interval("hacking_gap", gap)
             row |= _mean_interval("identity_distance", trial.identity[TABLE_LEVELS.index(level)])
-            row["noise_norm_percentile"] = (
-                metrics.noise_norm_percentile(trial.noise[number][arrived]) if arrived.any() else None
-            )
+            norm = trial.norm[number][~trial.norm[number].isnan()]
+            row["noise_norm_percentile"] = norm.mean().item() if len(norm) else None
             row["success_rate_at_end"] = metrics.success_rate(scored, target, comparison.signs[name])
             row["preservation_rate_at_end"] = metrics.preservation_rate(scored, others)
             row["kid_at_end"], row["kid_unedited"] = kernel_distances.get(key, (None, None))
@@ -104,13 +125,13 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, flo
     return rows
 
 
-def ratios(rows: Sequence[Row], level: float) -> dict[str, float | None]:
-    """Each contender's mean of `versus` over the targets at a level."""
-    versus: dict[str, list[float | None]] = {row["contender"]: [] for row in rows}
+def means(rows: Sequence[Row], level: Level, figure: str = "versus") -> dict[str, float | None]:
+    """Each contender's mean of a figure over the targets at a level."""
+    values: dict[str, list[float | None]] = {row["contender"]: [] for row in rows}
     for row in rows:
         if row["level"] == level:
-            versus[row["contender"]].append(row["versus"])
-    return {name: mean_known(values) for name, values in versus.items()}
+            values[row["contender"]].append(row.get(figure))
+    return {name: mean_known(own) for name, own in values.items()}
 
 
 def _mean_interval(name: str, values: Float[Tensor, " n"]) -> Row:
@@ -121,18 +142,50 @@ def _mean_interval(name: str, values: Float[Tensor, " n"]) -> Row:
     return {name: known.mean().item(), f"{name}_low": low, f"{name}_high": high}
 
 
-def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " n"]) -> Row:
-    both = ~(dependency.isnan() | first.isnan())
-    if not both.any():
-        return dict.fromkeys(("versus", "versus_low", "versus_high", "disjoint"))
-    own, firsts = dependency[both].numpy(), first[both].numpy()
-    ends, first_ends, (low, high) = bootstrap_interval(own), bootstrap_interval(firsts), bootstrap_ratio(own, firsts)
-    return {
-        "versus": (own.mean() / firsts.mean()).item(),
-        "versus_low": low,
-        "versus_high": high,
-        "disjoint": ends[1] < first_ends[0] if ends and first_ends else None,
-    }
+def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " m"], paired: bool) -> Row:
+    """A dependency over the first contender's: of the images that have both, or where these are no pairs, of all."""
+    own, firsts = _known(dependency, first, paired)
+    row: Row = dict.fromkeys(("versus", "versus_low", "versus_high", "disjoint"))
+    if not len(own) or not len(firsts):
+        return row
+    row["versus"] = (own.mean() / firsts.mean()).item()
+    if paired:
+        row["versus_low"], row["versus_high"] = bootstrap_ratio(own, firsts)
+    ends, first_ends = bootstrap_interval(own), bootstrap_interval(firsts)
+    row["disjoint"] = ends[1] < first_ends[0] if ends and first_ends else None
+    return row
+
+
+def _way(dependency: Tensor, first: Tensor, limit: Tensor, paired: bool) -> float | None:
+    """How much of the way from the first contender's dependency down to a limit's another's goes: 0 to 1."""
+    own, firsts = _known(dependency, first, paired)
+    best = limit[~limit.isnan()].numpy()
+    if not (len(own) and len(firsts) and len(best)) or firsts.mean() <= best.mean():
+        return None
+    return ((firsts.mean() - own.mean()) / (firsts.mean() - best.mean())).item()
+
+
+def _known(own: Tensor, other: Tensor, paired: bool) -> tuple[np.ndarray, np.ndarray]:
+    if not paired:
+        return own[~own.isnan()].numpy(), other[~other.isnan()].numpy()
+    both = ~(own.isnan() | other.isnan())
+    return own[both].numpy(), other[both].numpy()
+
+
+SECONDED = ("arrived", "attribute_dependency", "versus", "disjoint", "way_to_drawn")  # that a second judge is asked for
+
+
+def seconded(rows: Sequence[Row], second: Sequence[Row]) -> list[Row]:
+    """The rows with a second judge's figures beside them, `second_…`, counted where it sees the levels reached itself.
+
+    `confirmed` says whether both judges find the intervals of the dependency and the first contender's apart, or
+    neither does.
+    """
+    joined = []
+    for row, other in zip(rows, second, strict=True):
+        figures = {f"second_{name}": value for name, value in other.items() if name.startswith(SECONDED)}
+        joined.append(row | figures | {"confirmed": bool(row["disjoint"]) == bool(other["disjoint"])})
+    return joined
 
 
 @torch.no_grad()
@@ -160,10 +213,11 @@ def kernel_distances(
     for target in shared:
         real = torch.cat(features[target])
         having = noise[reference[:, attributes.find(target, comparison.classes[1])] > 0]
-        steered = {name: comparison.trials[name, target].last for name, sign in comparison.signs.items() if sign > 0}
+        adding = [name for name, sign in comparison.signs.items() if sign > 0]
+        steered = {name: comparison.trials[name, target].features for name in adding}
         if min(map(len, (real, having, *steered.values()))) < MIN_IMAGES:
             continue
         unedited = kernel_distance(real, samples(having))
         for name, last in steered.items():
-            distances[name, target] = kernel_distance(real, samples(last)), unedited
+            distances[name, target] = kernel_distance(real, last), unedited
     return distances

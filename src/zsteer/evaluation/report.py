@@ -14,13 +14,20 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from zsteer.evaluation.figures import Comparison, Row, ratios
+from zsteer.evaluation.figures import DRAWN, Comparison, Row, means
 from zsteer.evaluation.frontier import Point, draw_frontier
-from zsteer.evaluation.trials import LEVELS, TABLE_LEVELS
+from zsteer.evaluation.trials import GAINS, TABLE_LEVELS, Level
 from zsteer.files import atomic_write, write_table
 from zsteer.pictures import Png, png_of, save_picture, sheet
 from zsteer.statistics import bootstrap_interval, mean_known
 
+FARTHEST = len(GAINS) - 1  # the level at which faces are shown
+COLUMNS = {  # of a table behind the targets, where there is such a figure: means over the targets
+    "versus": ("ratio", "{:.2f}"),
+    "second_versus": ("ratio, second judge", "{:.2f}"),
+    "way_to_drawn": ("way to the drawn edit", "{:.0%}"),
+    "way_to_optimum": ("way to the optimum", "{:.0%}"),
+}
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
@@ -44,8 +51,30 @@ def write(folder: Path, comparison: Comparison, rows: Sequence[Row], fingerprint
 def tables(rows: Sequence[Row], fingerprints: Mapping[str, str]) -> str:
     """The dependency at each level, how the last images stand, and what the figures are of, in Markdown."""
     caption = f"{rows[0]['num_images']} images for each cell; {_named(fingerprints)}."
-    parts = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows), caption]
+    parts = [*(markdown(rows, level) for level in TABLE_LEVELS), markdown_of_ends(rows), *agreement(rows), caption]
     return "\n\n".join(parts) + "\n"
+
+
+def agreement(rows: Sequence[Row]) -> list[str]:
+    """How well a second judge agrees with the first on each table, a line; none without one."""
+    lines = []
+    for level in TABLE_LEVELS if "second_versus" in rows[0] else ():
+        own = [row for row in rows if row["level"] == level]
+        both = [row for row in own if row["attribute_dependency"] and row["second_attribute_dependency"]]
+        pair = np.array([[row["attribute_dependency"], row["second_attribute_dependency"]] for row in both])
+        alike = f"{np.corrcoef(pair.T)[0, 1]:.2f}" if len(both) > 2 else "–"
+        marked = sum(not row["confirmed"] for row in own)
+        lines.append(
+            f"At {named_level(level)} the dependencies of {len(both)} cells by the two judges have the correlation "
+            f"{alike}; of {len(own)} verdicts on whether a contender's interval is below the first one's, {marked} are "
+            "of one judge only (*)."
+        )
+    return lines
+
+
+def named_level(level: Level) -> str:
+    """What tables call a level: +1 σ, or the flip."""
+    return f"the {level}" if isinstance(level, str) else f"+{level:g} σ"
 
 
 def _named(fingerprints: Mapping[str, str]) -> str:
@@ -62,7 +91,7 @@ def write_page(
         pictures: by title.
         networks: what made them.
     """
-    figures: dict[tuple[str, str], dict[float, Row]] = {}
+    figures: dict[tuple[str, str], dict[Level, Row]] = {}
     for row in rows:
         figures.setdefault((row["contender"], row["target"]), {})[row["level"]] = row
     trials = {
@@ -72,9 +101,9 @@ def write_page(
                 "figures": figures[name, target],
                 "frames": _uri(_sprite(trial.frames), "webp"),
                 "gains": json.dumps([[round(gain, 2) for gain in moment] for moment in trial.gains.tolist()]),
-                "arrived": (~trial.step[-1].isnan())[: trial.frames.shape[1]].tolist(),
+                "arrived": (~trial.step[FARTHEST].isnan())[: trial.frames.shape[1]].tolist(),
             }
-            for name, trial in ((name, comparison.trials[name, target]) for name in comparison.contenders)
+            for name, trial in ((name, comparison.trials[name, target]) for name in comparison.names)
         ]
         for target in comparison.targets
     }
@@ -82,8 +111,8 @@ def write_page(
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(
         trials=trials,
-        contenders=comparison.contenders,
-        levels=sorted({row["level"] for row in rows}),
+        contenders=comparison.names,
+        levels={level: named_level(level) for level in TABLE_LEVELS},
         num_images=rows[0]["num_images"],
         networks=networks,
         figures=figures,
@@ -109,18 +138,22 @@ def _uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def markdown(rows: Sequence[Row], level: float) -> str:
+def markdown(rows: Sequence[Row], level: Level) -> str:
     """The dependency of each contender for each target at a level, ± half its interval, with the share that arrived."""
     targets = list(dict.fromkeys(row["target"] for row in rows))
     cells: dict[str, dict[str, Row]] = {}
     for row in rows:
         if row["level"] == level:
             cells.setdefault(row["contender"], {})[row["target"]] = row
-    lines = [f"| +{level:g} σ | {' | '.join(targets)} | ratio |", "|---|" + "---|" * (len(targets) + 1)]
-    means = ratios(rows, level)
+    columns = {figure: means(rows, level, figure) for figure in COLUMNS if figure in rows[0]}
+    heads = [named_level(level), *targets, *(COLUMNS[figure][0] for figure in columns)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, own in cells.items():
-        ratio = "–" if means[name] is None else f"{means[name]:.2f}"
-        lines.append(f"| {name} | {' | '.join(_cell(own[target]) for target in targets)} | {ratio} |")
+        line = [_cell(own[target]) for target in targets]
+        for figure, values in columns.items():
+            value = values[name]
+            line.append("–" if value is None else COLUMNS[figure][1].format(value))
+        lines.append(f"| {name} | {' | '.join(line)} |")
     return "\n".join(lines)
 
 
@@ -146,7 +179,8 @@ def _cell(row: Row) -> str:
         return "never"
     mean, low, high = (row[f"attribute_dependency{end}"] for end in ("", "_low", "_high"))
     spread = "" if low is None else f" ± {(high - low) / 2:.2f}"
-    return f"{mean:.2f}{spread} ({row['arrived']:.0%})"
+    mark = "" if row.get("confirmed", True) else "*"
+    return f"{mean:.2f}{spread}{mark} ({row['arrived']:.0%})"
 
 
 def frontier(comparison: Comparison) -> Png:
@@ -155,8 +189,8 @@ def frontier(comparison: Comparison) -> Png:
     A point stands where at least half of all images, over the targets, have reached the gain.
     """
     lines: dict[str, list[Point]] = {}
-    for name in comparison.contenders:
-        for number, level in enumerate(LEVELS):
+    for name in comparison.names:
+        for number, level in enumerate(GAINS):
             each = torch.cat([comparison.dependency((name, target), number) for target in comparison.targets])
             known = each[~each.isnan()].numpy()
             if len(known) >= len(each) / 2:
@@ -174,12 +208,13 @@ def draw_faces(comparison: Comparison) -> Png:
     """
     lines = []
     for target in comparison.targets:
-        trials = {name: comparison.trials[name, target] for name in comparison.contenders}
-        start = trials[comparison.contenders[0]].frames[0]
-        lines.append((target.replace("+", "+\n"), [face.permute(1, 2, 0).numpy() for face in start]))
+        trials = {name: comparison.trials[name, target] for name in comparison.names}
         for name, trial in trials.items():
+            if name in (comparison.contenders[0], DRAWN):  # where all that follow start, and the drawn faces
+                title = target.replace("+", "+\n") if name != DRAWN else "drawn"
+                lines.append((title, [face.permute(1, 2, 0).numpy() for face in trial.frames[0]]))
             faces = trial.frames[-1].permute(0, 2, 3, 1).numpy().copy()
-            never = trial.step[-1].isnan()[: len(faces)].numpy()
+            never = trial.step[FARTHEST].isnan()[: len(faces)].numpy()
             inside = np.zeros(faces.shape[1:3], dtype=bool)
             inside[2:-2, 2:-2] = True
             faces[never[:, None, None] & ~inside] = (220, 0, 0)
@@ -197,7 +232,7 @@ def draw_rescoring(comparison: Comparison) -> Png:
     names = list(dict.fromkeys((comparison.contenders[0], comparison.contenders[-1])))
     figure = Figure(figsize=(12, 0.6 + 3.4 * len(names)), layout="constrained")
     grid = figure.subplots(len(names), 1, squeeze=False)
-    number = LEVELS.index(1.0)
+    number = GAINS.index(1.0)
     image = None
     for axes, name in zip(grid[:, 0], names, strict=True):
         matrix = torch.stack(

@@ -1,14 +1,14 @@
-"""Trials: one contender steers the same images towards one attribute, and the judge scores every step.
+"""Trials: what one contender did to some images for one attribute, as a judge sees it.
 
-Each image is looked at where it first reaches a level of judged gain, interpolated linearly between two steps. Images
-that never reach it are counted.
+Each image is looked at where it first reaches a level of judged gain, interpolated linearly between two steps: so many
+σ, or the flip, at which the judge first sees what was wanted. Images that never reach it are counted.
 """
 
 import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -22,20 +22,21 @@ from tqdm import tqdm
 
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
+from zsteer.data.faces import FaceData, ProceduralFaces
+from zsteer.evaluation.limits import LIMITS, drawn_edit, optimum
+from zsteer.evaluation.trajectories import Scorer, Trajectory, along, steered
 from zsteer.files import atomic_write, slug
-from zsteer.networks.inference import frozen, pooled_features
-from zsteer.networks.memory import in_parts
+from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.loading import load_classifier, try_generator
 from zsteer.pictures import to_uint8
-from zsteer.steering.history import History
-from zsteer.steering.metrics import sigma_of
-from zsteer.steering.reference import reference_noise
-from zsteer.steering.session import Job, Session, group_of
+from zsteer.steering.metrics import norm_percentiles, sigma_of
+from zsteer.steering.session import Session, group_of
 
-LEVELS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of judged gain, in σ
-TABLE_LEVELS = (1.0, 2.0)
-JOB_SIZE = 8  # images of a job: the tutorial's step is 1/n of an image's gradient
-MAX_ROWS = 64
-BATCH_SIZE = 128
+Level = float | str  # a gain in σ, or the flip
+FLIP = "flip"
+GAINS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # σ, as the judge sees it
+LEVELS: tuple[Level, ...] = (*GAINS, FLIP)
+TABLE_LEVELS: tuple[Level, ...] = (FLIP, 1.0, 2.0)
 NUM_SHOWN, NUM_FRAMES = 8, 9  # images of a trial that the report shows, and their moments
 Key = tuple[str, str]  # a contender's name and a target
 
@@ -47,21 +48,21 @@ log = logging.getLogger(__name__)
 class Trial:
     """What one contender did to n images for one target; NaN where an image never reached one of the L levels.
 
-    step `[L, n]` at which it did; noise `[L, n, z_dim]` there; judge `[L, n, K]`, the judge's change in σ; seen
-    `[L, n]`, the steering classifier's change of the target's logit in σ, success positive; identity `[T, n]`, at the
-    table's levels, the cosine distance from the start in the judge's features, 1 being that of two random samples;
-    start and end `[n, K]`, the judge's logits; last `[n, z_dim]`, the noise at the end; frames uint8 `[F, m, 3, H, W]`
-    on the way to the last level (or the end), and gains `[F, m]`, as the judge sees them there.
+    step `[L, n]` at which it did; judge `[L, n, J]`, the judge's change in σ; seen `[L, n]`, the steering classifier's
+    change of the target's logit in σ, success positive; norm `[L, n]`, the percentile of ‖z‖² in the prior; identity
+    `[T, n]`, at the table's levels, the cosine distance from the start in the judge's features, 1 being that of two
+    random samples; start and end `[n, J]`, the judge's logits; features `[n, d]`, the judge's at the end; frames uint8
+    `[F, m, 3, H, W]` on the way to the largest gain (or the end), and gains `[F, m]`, as the judge sees them there.
     """
 
     step: Tensor
-    noise: Tensor
     judge: Tensor
     seen: Tensor
+    norm: Tensor
     identity: Tensor
     start: Tensor
     end: Tensor
-    last: Tensor
+    features: Tensor
     frames: Tensor
     gains: Tensor
 
@@ -84,13 +85,19 @@ def kept_trial(path: Path) -> Trial | None:
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of a comparison, and the session of the last: its networks and reference logits are those of all."""
+    """All trials of a comparison as each judge sees them, by the judge's role, and who scored them.
 
-    held: dict[Key, Trial]
+    The session is the last one's: its networks and reference logits are those of all.
+    """
+
+    held: dict[str, dict[Key, Trial]]
     session: Session
+    scorers: dict[str, Scorer]
 
 
-def run_trials(jobs: Mapping[str, Sequence[DictConfig]], folder: Path | None) -> Trials:
+def run_trials(
+    cfg: DictConfig, jobs: Mapping[str, Sequence[DictConfig]], data: FaceData, folder: Path | None
+) -> Trials:
     """Run the trials that the folder does not have yet; each is kept there as soon as it has ended.
 
     Args:
@@ -99,122 +106,117 @@ def run_trials(jobs: Mapping[str, Sequence[DictConfig]], folder: Path | None) ->
     Raises:
         ValueError, FileNotFoundError: a setting of a contender is wrong, or a network does not fit.
     """
-    session, group, held = None, None, {}
-    bar = tqdm([(name, job) for name, own in jobs.items() for job in own], desc="Comparing", unit="trial")
-    for name, job in bar:
+    first = next(iter(jobs.values()))
+    session, group = Session(first[0]), group_of(first[0])
+    scorers = scorers_of(session, cfg)
+    held: dict[str, dict[Key, Trial]] = {role: {} for role in scorers}
+    digits = session.fingerprints | {role: fingerprint(scorer.judge.network) for role, scorer in scorers.items()}
+    limits = [word for word in cfg.limits if word != "drawn" or isinstance(data, ProceduralFaces)]
+    if len(limits) < len(cfg.limits):
+        log.warning("limits=[drawn] is left out: the faces of %s cannot be drawn again", type(data).__name__)
+    trials = [(name, job, None) for name, own in jobs.items() for job in own]
+    trials += [(LIMITS[word], job, word) for word in limits for job in first]
+    bar = tqdm(trials, desc="Comparing", unit="trial")
+    for name, job, limit in bar:
         bar.set_postfix_str(f"{name}, {job.target}")
-        if session is None or group_of(job) != group:
+        if group_of(job) != group:
             session, group = Session(job), group_of(job)
-        path = (
-            None if folder is None else folder / "trials" / f"{file_name(name, job, session.fingerprints)}.safetensors"
-        )
-        trial = None if path is None else kept_trial(path)
-        if trial is None:
-            trial = run_trial(session, job)
-            if path is not None:
-                trial.save(path)
-        held[name, job.target] = trial
-    assert session is not None
-    return Trials(held, session)
+        made_of = [digits, OmegaConf.to_container(cfg.data, resolve=True), cfg.split] if limit == "drawn" else [digits]
+        stem = file_name(name, job, made_of)
+        paths = {} if folder is None else {role: folder / "trials" / f"{stem}_{role}.safetensors" for role in scorers}
+        kept = {role: trial for role, path in paths.items() if (trial := kept_trial(path)) is not None}
+        if len(kept) < len(scorers):
+            trajectory = _trajectory(session, scorers, job, limit, data, cfg.split)
+            kept = {role: trial_of(session, scorer, job, trajectory, role) for role, scorer in scorers.items()}
+            for role, path in paths.items():
+                kept[role].save(path)
+        for role, trial in kept.items():
+            held[role][name, job.target] = trial
+    return Trials(held, session, scorers)
 
 
-def file_name(contender: str, job: DictConfig, fingerprints: Mapping[str, str]) -> str:
+def scorers_of(session: Session, cfg: DictConfig) -> dict[str, Scorer]:
+    """The judge that levels are counted by, and the second one if there is one."""
+    assert session.networks.judge is not None
+    scorers = {"judge": Scorer(session, session.networks.judge)}
+    if cfg.second_judge is not None:
+        images = try_generator(session.networks.generator)
+        second = load_classifier(cfg.second_judge, "second_judge", images, cfg.targets[0])
+        scorers["second_judge"] = Scorer(session, second)
+    return scorers
+
+
+def _trajectory(
+    session: Session, scorers: Mapping[str, Scorer], job: DictConfig, limit: str | None, data: FaceData, split: str
+) -> Trajectory:
+    sign = EDITS[job.edit]
+    if limit == "drawn":
+        assert isinstance(data, ProceduralFaces)
+        return drawn_edit(session, scorers, data, split, job.target, sign, job.num_images)
+    if limit == "optimum":
+        return optimum(session, scorers, job.target, sign, session.job(job).noise)
+    return steered(session, scorers, job)
+
+
+def file_name(contender: str, job: DictConfig, made_of: Sequence[object]) -> str:
     """Contender, target and a digest of settings and networks, so that no other trial is taken for this one."""
-    made_of = json.dumps([OmegaConf.to_container(job, resolve=True), dict(fingerprints)], sort_keys=True)
-    return f"{slug([contender, job.target])}_{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+    text = json.dumps([OmegaConf.to_container(job, resolve=True), *made_of], sort_keys=True)
+    return f"{slug([contender, job.target])}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @torch.no_grad()
-def run_trial(session: Session, cfg: DictConfig) -> Trial:
-    """Steer a contender's images in jobs of eight, and have the judge score every step."""
-    job = session.job(cfg)
-    whole_path = frozenset(range(cfg.num_steps))
-    parts = []
-    for first in range(0, len(job.noise), JOB_SIZE):
-        rows = job.rows[first : first + JOB_SIZE]
-        rows = replace(rows, job_size=torch.full((len(rows),), len(rows)))
-        parts.append(Job(job.settings, job.noise[first : first + JOB_SIZE], rows, whole_path))
-    histories: list[History] = []
-    scored: list[Tensor] = []
-    together = MAX_ROWS // JOB_SIZE
-    for first in range(0, len(parts), together):
-        with torch.enable_grad():
-            batch = session.steer(parts[first : first + together], progress_bar=False)
-        for history in batch:
-            session.check_finite(history)
-            images = [history.images.pop(step) for step in sorted(history.images)]
-            assert session.judge is not None
-            scored.append(torch.stack([session.judge.logits(part) for part in images]))
-        histories += batch
-    history = History.joined(histories)
-    noise, logits = torch.stack(history.noise).float(), torch.stack(history.logits).float()
-    return _trial(session, job, noise, logits, torch.cat(scored, dim=1))
-
-
-def _trial(
-    session: Session,
-    job: Job,
-    noise: Float[Tensor, "steps n z_dim"],
-    classified: Float[Tensor, "steps n k"],
-    judged: Float[Tensor, "steps n j"],
-) -> Trial:
-    """Look at a path where the judge's gain reaches each level."""
-    assert session.judge is not None
-    names = session.networks.classifier.names, session.judge.names
-    columns = [attributes.find(job.settings["target"], own) for own in names]
-    sigmas = [sigma_of(reference).float() for reference in session.references]
-    sign = EDITS[job.settings["edit"]]
-    seen = sign * ((classified - classified[0]) / sigmas[0])[:, :, columns[0]]
-    change = (judged - judged[0]) / sigmas[1]
+def trial_of(session: Session, scorer: Scorer, job: DictConfig, trajectory: Trajectory, role: str = "judge") -> Trial:
+    """Look at a trajectory where a judge's gain reaches each level."""
+    names = session.networks.classifier.names, scorer.judge.names
+    columns = [attributes.find(job.target, own) for own in names]
+    sign = EDITS[job.edit]
+    classified, judged = trajectory.classified, trajectory.judged[role]
+    seen = sign * ((classified - classified[0]) / sigma_of(session.references[0]).float())[:, :, columns[0]]
+    change = (judged - judged[0]) / scorer.sigma
     gain = sign * change[:, :, columns[1]]
-    when = torch.stack([first_crossing(gain, level) for level in LEVELS])
-    noise_at, change_at, seen_at = (
-        torch.stack([along(path, moments) for moments in when]) for path in (noise, change, seen)
+    to_flip = -sign * judged[0][:, columns[1]] / scorer.sigma[columns[1]]
+    flip = to_flip.where(to_flip > 0, torch.nan)  # none where the judge sees it from the start
+    when = torch.stack([first_crossing(gain, flip if isinstance(level, str) else level) for level in LEVELS])
+    change_at, seen_at = (torch.stack([along(path, moments) for moments in when]) for path in (change, seen))
+    noise = trajectory.noise
+    norm = (
+        torch.full_like(when, torch.nan)
+        if noise is None
+        else torch.stack([norm_percentiles(along(noise, moments)).float() for moments in when])
     )
-    generator = frozen(session.networks.generator, torch.float32, session.device)
-    judge = session.judge.network
 
-    def features(z: Tensor) -> Tensor:
-        def of(z: Tensor) -> Tensor:
-            return pooled_features(judge, generator(z.to(session.device)))[0].cpu()
+    def features(moments: Float[Tensor, " n"]) -> Tensor:
+        return scorer.features(lambda part: trajectory.images_at(part, moments[part]), len(moments))
 
-        return torch.cat([in_parts(lambda part, x=x: of(x[part]), len(x), torch.cat) for x in z.split(BATCH_SIZE)])
-
-    one, other = features(reference_noise(generator)[: 2 * BATCH_SIZE]).chunk(2)
-    usual = 1 - cosine_similarity(one, other).mean()
-    start = features(noise[0])
-    there = [features(noise_at[LEVELS.index(level)]) for level in TABLE_LEVELS]
-    identity = torch.stack([(1 - cosine_similarity(start, now)) / usual for now in there])
-    until = when[-1][:NUM_SHOWN].nan_to_num(len(noise) - 1)
+    start, end = torch.zeros_like(when[0]), torch.full_like(when[0], len(gain) - 1)
+    before = features(start)
+    there = [features(when[LEVELS.index(level)]) for level in TABLE_LEVELS]
+    identity = torch.stack([(1 - cosine_similarity(before, now)) / scorer.usual_distance for now in there])
+    until = when[len(GAINS) - 1][:NUM_SHOWN].nan_to_num(len(gain) - 1)
     moments = torch.linspace(0, 1, NUM_FRAMES)[:, None] * until
-    frames = [generator(along(noise[:, :NUM_SHOWN], moment).to(session.device)).cpu() for moment in moments]
-    gains = torch.stack([along(gain[:, :NUM_SHOWN], moment) for moment in moments])
+    shown = slice(0, len(until))
     return Trial(
         step=when,
-        noise=noise_at,
         judge=change_at,
         seen=seen_at,
+        norm=norm,
         identity=identity,
         start=judged[0],
         end=judged[-1],
-        last=noise[-1],
-        frames=to_uint8(torch.stack(frames)),
-        gains=gains,
+        features=features(end),
+        frames=to_uint8(torch.stack([trajectory.images_at(shown, moment) for moment in moments])),
+        gains=torch.stack([along(gain[:, :NUM_SHOWN], moment) for moment in moments]),
     )
 
 
-def first_crossing(gain: Float[Tensor, "steps n"], level: float) -> Float[Tensor, " n"]:
-    """The step, interpolated linearly, at which each image's gain first reaches a positive level; NaN if never."""
+def first_crossing(gain: Float[Tensor, "steps n"], level: float | Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The step, interpolated linearly, at which each image's gain first reaches a positive level; NaN if never.
+
+    Args:
+        level: of all, or each image's own; NaN is never reached.
+    """
     reached = gain >= level
     after = reached.int().argmax(dim=0, keepdim=True).clamp_min(1)
     high, low = gain.gather(0, after).squeeze(0), gain.gather(0, after - 1).squeeze(0)
     step = after.squeeze(0) - 1 + (level - low) / (high - low)
     return step.where(reached.any(dim=0), torch.nan)
-
-
-def along(path: Float[Tensor, "steps n ..."], when: Float[Tensor, " n"]) -> Float[Tensor, "n ..."]:
-    """Each image's values at its own step, interpolated linearly; NaN where the step is."""
-    before = when.nan_to_num(0).floor().long().clamp(0, len(path) - 2)
-    image = torch.arange(path.shape[1])
-    share = (when - before).view(-1, *[1] * (path.ndim - 2))
-    return path[before, image] * (1 - share) + path[before + 1, image] * share

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TypedDict
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from zsteer.data import attributes
@@ -84,11 +84,16 @@ def others_of(target: str, names: Sequence[str], entailed: bool = False) -> list
     return [name for name in names if name not in left_out]
 
 
+def lacking(judge: Scored, target: str, sign: float) -> Bool[Tensor, " n"]:
+    """The images without the wanted state at the start."""
+    return (judge.before[:, attributes.find(target, judge.names)] > 0) != (sign > 0)
+
+
 def success_rate(judge: Scored, target: str, sign: float) -> float | None:
     """Share of the images without the wanted state at the start that have it at the end; None if all had it."""
-    column = attributes.find(target, judge.names)
-    before, after = ((logits[:, column] > 0) == (sign > 0) for logits in (judge.before, judge.after))
-    return after[~before].double().mean().item() if (~before).any() else None
+    lacks = lacking(judge, target, sign)
+    after = (judge.after[:, attributes.find(target, judge.names)] > 0) == (sign > 0)
+    return after[lacks].double().mean().item() if lacks.any() else None
 
 
 def preservation_rate(judge: Scored, others: Sequence[str]) -> float | None:
@@ -107,9 +112,14 @@ def preservation_rate(judge: Scored, others: Sequence[str]) -> float | None:
 
 def noise_norm_percentile(noise: Float[Tensor, "n z_dim"]) -> float:
     """Mean percentile of ‖z‖² in the prior's χ² distribution with z_dim degrees of freedom; 50 is typical."""
+    return norm_percentiles(noise).mean().item()
+
+
+def norm_percentiles(noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, " n"]:
+    """Each row's percentile of ‖z‖² in the prior."""
     noise = noise.double().cpu()
     half_dim = torch.tensor(noise.shape[1] / 2, dtype=torch.float64)
-    return 100 * torch.special.gammainc(half_dim, noise.square().sum(dim=1) / 2).mean().item()
+    return 100 * torch.special.gammainc(half_dim, noise.square().sum(dim=1) / 2)
 
 
 class Judged(TypedDict):

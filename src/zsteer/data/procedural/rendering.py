@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zsteer.data.attributes import CELEBA, EXCLUSIVE, RATES
-from zsteer.data.procedural import FACTORS, draw, drawing, population
+from zsteer.data.procedural import FACTORS, People, draw, drawing, people, population
 from zsteer.data.store import SPLITS, ImageStore, build_store, is_complete
 from zsteer.settings import choice, whole_number
 
@@ -60,6 +60,11 @@ def procedural_store(
         made=made,
         title="Rendering faces",
     )
+
+
+def people_of(split: str, numbers: torch.Tensor, seed: int, correlation: str) -> People:
+    """People of a split, by their numbers in it."""
+    return people(numbers + _SPLIT_STRIDE * SPLITS.index(split), seed, correlation)
 
 
 def _place(root: str | os.PathLike, counts: list[int], seed: int, correlation: str) -> tuple[Path, dict[str, object]]:
