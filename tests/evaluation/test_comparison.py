@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import zsteer
 from zsteer.app.composition import compose
 from zsteer.data.attributes import CELEBA
-from zsteer.evaluation.figures import DRAWN, Comparison, figures, seconded
+from zsteer.evaluation.figures import DRAWN, OPTIMUM, Comparison, figures, seconded
 from zsteer.evaluation.report import agreement, markdown, markdown_of_ends
 from zsteer.evaluation.trajectories import along, steered
 from zsteer.evaluation.trials import (
@@ -128,14 +128,37 @@ def test_what_one_of_two_judges_finds_is_marked(comparison):
     second = figures(Comparison(alike, comparison.signs, comparison.references, comparison.classes), {})
     joined = seconded(rows, second)
     confirmed = {row["contender"]: row["confirmed"] for row in joined if row["level"] == 1.0}
-    assert confirmed == {"plain": True, "better": False}
+    assert confirmed == {"plain": None, "better": False}
     table = markdown(joined, 1.0)
     assert "| +1 σ | b | ratio | ratio, second judge |" in table
     assert "| better | 0.30 ± 0.00* (50%) | 0.50 | 1.00 |" in table and "0.60 ± 0.00 (100%)" in table
-    assert (
-        "of 2 verdicts on whether a contender's interval is below the first one's, 1 are of one" in agreement(joined)[1]
-    )
+    assert agreement(joined)[1].endswith("below the first one's: 1 verdicts, 1 of one judge only (*).")
     assert agreement(rows) == []
+
+
+def test_a_drawn_edit_that_few_drawn_faces_reach_is_no_limit(comparison):
+    drawn = torch.full((len(LEVELS), 10, 3), 0.1)
+    drawn[:, 4:] = torch.nan
+    comparison.trials[DRAWN, "b"] = trial(drawn, drawn[:, :, 0], drawn[:, :, 0])
+    comparison.signs[DRAWN] = 1.0
+    for row in figures(comparison, {}):
+        assert row["way_to_drawn"] is None
+        if row["contender"] == DRAWN:
+            assert (row["versus"], row["arrived"]) == (None, pytest.approx(0.4))
+
+
+def test_the_way_to_the_optimum_is_of_the_images_that_have_it(comparison):
+    best = comparison.trials["plain", "b"].judge.clone()
+    best[:, :, [0, 2]] /= 4
+    best[:, :20] = torch.nan
+    comparison.trials[OPTIMUM, "b"] = trial(best, best[:, :, 0], best[:, :, 0])
+    comparison.signs[OPTIMUM] = 1.0
+    comparison.trials["plain", "b"].judge[:, :20, [0, 2]] *= 3  # of images that the optimum has not
+    ways = {row["contender"]: row["way_to_optimum"] for row in figures(comparison, {}) if row["level"] == 1.0}
+    assert ways == {"plain": 0.0, "better": pytest.approx((0.6 - 0.3) / (0.6 - 0.15)), OPTIMUM: pytest.approx(1.0)}
+    comparison.signs["better"] = -1.0  # another edit has no way to this limit
+    ways = {row["contender"]: row["way_to_optimum"] for row in figures(comparison, {}) if row["level"] == 1.0}
+    assert ways["better"] is None
 
 
 def test_only_images_that_lack_what_is_wanted_count_at_the_flip(comparison):
@@ -249,6 +272,14 @@ def test_a_trial_of_other_weights_is_not_taken_for_this_one():
         (["+contenders.a=['penalty_weight=-1']", "targets=[Smiling]"], "penalty_weight=-1"),
         (["+contenders.a='method=ascent'", "targets=[Smiling]"], "contenders.a=method=ascent must be a list of words"),
         (["+contenders.a=['method=ascent']", "targets=[Smiling]", "limits=[best]"], "limits=best must be one of drawn"),
+        (
+            ["contenders={drawn edit: ['method=ascent']}", "targets=[Smiling]"],
+            "must have another name: that one is a limit's",
+        ),
+        (
+            ["+contenders.a=['method=ascent']", "+contenders.b=['edit=remove']", "targets=[Smiling+Male]"],
+            "targets=['Smiling+Male'] joins attributes: all contenders must have the same edit",
+        ),
         (["+contenders.a=['method=ascent']", "targets=[Smiling]", "limits=drawn"], "limits=drawn must be a list"),
         (
             ["+contenders.a=['method=ascent']", "targets=[Smiling]", "second_judge.attributes=[Bald,Male]"],
@@ -278,14 +309,17 @@ def test_a_second_judge_of_ones_own_knows_the_targets(command, tmp_path):
     assert "'Smiling' is not an attribute of second_judge; known are age, yaw; or switch it off" in said
 
 
-@pytest.mark.parametrize(("judge", "target"), [("bundled", "age"), ("mine", "Smiling")])
+@pytest.mark.parametrize(("judge", "target"), [("bundled", "age"), ("mine", "Smiling"), ("second", "Smiling")], ids=str)
 def test_the_bundled_second_judge_has_no_say_beyond_the_labels_of_drawn_faces(tmp_path, judge, target):
-    words = ["~experiment", f"targets=[{target}]", f"data.root={tmp_path}"]
+    words = ["~experiment", f"targets=[{target}]", "limits=[drawn]", f"data.root={tmp_path}"]
     words += ["+contenders.a=['method=ascent','num_steps=1']"]
     if judge == "mine":
         own = tmp_path / "own.safetensors"
         own.write_bytes((BUNDLED.parent / "judge.safetensors").read_bytes())
         words += ["judge=residual", f"judge.checkpoint={own}"]
+    if judge == "second":
+        words += ["judge=second"]
     compared = zsteer.compare(*words, *DATA, num_images=2)
+    assert ("drawn edit" in compared.comparison.names) == (target == "Smiling")  # an age cannot be switched on
     assert set(compared.fingerprints) == {"generator", "classifier", "judge"}
     assert "second judge" not in str(compared)

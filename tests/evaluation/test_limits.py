@@ -7,7 +7,7 @@ from zsteer.app.composition import compose
 from zsteer.data.attributes import CELEBA
 from zsteer.data.faces import ProceduralFaces, scale
 from zsteer.evaluation import limits
-from zsteer.evaluation.trials import GAINS, LEVELS, scorers_of, trial_of
+from zsteer.evaluation.trials import FLIP, GAINS, LEVELS, scorers_of, trial_of
 from zsteer.steering.metrics import others_of
 from zsteer.steering.session import Session
 
@@ -59,12 +59,12 @@ def test_smiling_is_drawn_by_its_factor_and_not_mixed(session, scorers, faces):
 
 def test_too_few_people_who_could_be_edited_are_named(session, scorers, faces, monkeypatch):
     monkeypatch.setattr(limits, "MAX_LOOKED_AT", 5)
-    with pytest.raises(ValueError, match=r"^limits=\[drawn\]: \d of 5 people could be edited; lower num_images"):
+    with pytest.raises(ValueError, match=r"^limits=\[drawn\]: \d of 5 people could get Smiling; lower num_images=6"):
         limits.drawn_edit(session, scorers, faces, "test", "Smiling", 1.0, 6)
 
 
 def test_the_optimum_changes_less_than_the_default_does_near_the_prior(session, scorers, monkeypatch):
-    monkeypatch.setattr(limits, "AIMS", limits.AIMS[:5])
+    monkeypatch.setattr(limits, "LAST_LEVEL", 1.0)
     cfg = compose("steer", [*WORDS, "num_steps=1"])
     noise = session.job(cfg).noise[:4]
     found = limits.optimum(session, scorers, "Smiling", 1.0, noise)
@@ -72,7 +72,9 @@ def test_the_optimum_changes_less_than_the_default_does_near_the_prior(session, 
     norms = found.noise[1:].norm(dim=2)
     assert (norms > 5).all() and (norms < 11).all()  # of 64 numbers: 8 ± 0.7
     trial = trial_of(session, scorers["judge"], cfg, found)
-    assert (~trial.step[: GAINS.index(1.25)].isnan()).all()
+    reached = ~trial.step.isnan()
+    lacked = trial.start[:, CELEBA.index("Smiling")] < 0
+    assert reached[: GAINS.index(1.25)].all() and torch.equal(reached[LEVELS.index(FLIP)], lacked)
     others = [CELEBA.index(name) for name in others_of("Smiling", CELEBA)]
     dependency = trial.judge[LEVELS.index(1.0)][:, others].abs().mean()
     assert dependency < 0.15  # `projected` has 0.18, the published algorithm 0.31

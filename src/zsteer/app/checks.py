@@ -18,7 +18,7 @@ from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
 from zsteer.files import BUNDLE, recorded_at
-from zsteer.settings import MAX_SEED, NETWORKS, choice, existing_file, flag, real_number, whole_number
+from zsteer.settings import LIMITS, MAX_SEED, NETWORKS, choice, existing_file, flag, real_number, whole_number
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
@@ -281,12 +281,14 @@ def compare(cfg: DictConfig) -> None:
     if not isinstance(cfg.limits, ListConfig):
         raise ValueError(f"limits={cfg.limits} must be a list, as in limits=[drawn,optimum]")
     for word in cfg.limits:
-        choice(word, "limits", ("drawn", "optimum"))
+        choice(word, "limits", tuple(LIMITS))
     for key, kind in (("contenders", DictConfig), ("targets", ListConfig)):
         if not cfg[key] or not isinstance(cfg[key], kind):
             example = "targets=[Smiling,Bangs]" if key == "targets" else "experiment=methods"
             raise ValueError(f"{key}={cfg[key]}: a comparison needs some, as in {example}")
     for name, words in cfg.contenders.items():
+        if name in LIMITS.values():
+            raise ValueError(f"contenders.{name}={words} must have another name: that one is a limit's")
         if not isinstance(words, ListConfig):
             raise ValueError(f"contenders.{name}={words} must be a list of words, as in [method=ascent,num_steps=40]")
         for word in words:

@@ -110,6 +110,11 @@ def prepare_data(cfg: DictConfig, folder: Path | None) -> Outcome:
 def compare(cfg: DictConfig, folder: Path | None) -> Outcome:
     """Compare steering methods at equal judged gain."""
     jobs = {name: [contender(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
+    if len({job.edit for own in jobs.values() for job in own}) > 1 and any("+" in target for target in cfg.targets):
+        raise ValueError(f"targets={list(cfg.targets)} joins attributes: all contenders must have the same edit")
+    if cfg.second_judge is not None and cfg.second_judge.checkpoint == cfg.judge.checkpoint:
+        log.warning("second_judge=%s is left out: it is the judge", cfg.second_judge.checkpoint)
+        cfg.second_judge = None
     if cfg.second_judge is not None and checks.bundled(cfg.second_judge):
         if not checks.bundled(cfg.judge) or any(needs_regressor(cfg.judge, target) for target in cfg.targets):
             log.warning("second_judge=bundled is left out: it knows the labels of drawn faces only; give one of yours")

@@ -14,11 +14,11 @@ from tqdm import tqdm
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.data.faces import FaceData, scale
-from zsteer.evaluation.limits import LIMITS
 from zsteer.evaluation.trajectories import BATCH_SIZE
 from zsteer.evaluation.trials import FLIP, LEVELS, TABLE_LEVELS, Key, Level, Trial, Trials
 from zsteer.gan.fidelity import kernel_distance
 from zsteer.networks.inference import pooled_features
+from zsteer.settings import LIMITS
 from zsteer.statistics import bootstrap_interval, bootstrap_ratio, mean_known
 from zsteer.steering import metrics
 from zsteer.steering.reference import reference_noise
@@ -88,8 +88,8 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, flo
 
     `arrived` is the share of the images that reach the level, of those that can: at the flip, of those in which the
     judge does not see what is wanted from the start. `versus` is the contender's dependency over the first one's, over
-    the images that reach the level with both (a drawn edit's, which is of other images, over all of either);
-    `way_to_…` how much of the way from the first one's down to a limit's it goes. `kid_at_end` is the kernel distance
+    the images that reach the level with both (a drawn edit's, which is of other images, over all of either); `way_to_…`
+    how much of the way from the first one's to a limit's of the same edit it goes. `kid_at_end` is the kernel distance
     of its last images, and `kid_unedited` what that is to be compared with.
     """
     rows = []
@@ -113,7 +113,8 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, flo
             for limit, column in ((DRAWN, "way_to_drawn"), (OPTIMUM, "way_to_optimum")):
                 if (limit, target) in comparison.trials:
                     best = comparison.dependency((limit, target), number)
-                    row[column] = _way(dependency, first, best, paired=name != DRAWN)
+                    same_edit = comparison.signs[name] == comparison.signs[limit]
+                    row[column] = _way(dependency, first, best, name, limit) if same_edit else None
             row |= _mean_interval("hacking_gap", gap)
             row |= _mean_interval("identity_distance", trial.identity[TABLE_LEVELS.index(level)])
             norm = trial.norm[number][~trial.norm[number].isnan()]
@@ -126,7 +127,7 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, flo
 
 
 def means(rows: Sequence[Row], level: Level, figure: str = "versus") -> dict[str, float | None]:
-    """Each contender's mean of a figure over the targets at a level."""
+    """Each contender's mean of a figure at a level, over the targets that have one."""
     values: dict[str, list[float | None]] = {row["contender"]: [] for row in rows}
     for row in rows:
         if row["level"] == level:
@@ -135,7 +136,7 @@ def means(rows: Sequence[Row], level: Level, figure: str = "versus") -> dict[str
 
 
 def _mean_interval(name: str, values: Float[Tensor, " n"]) -> Row:
-    known = values[~values.isnan()].numpy()
+    known = _reached(values)
     if not len(known):
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     low, high = bootstrap_interval(known) or (None, None)
@@ -143,10 +144,13 @@ def _mean_interval(name: str, values: Float[Tensor, " n"]) -> Row:
 
 
 def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " m"], paired: bool) -> Row:
-    """A dependency over the first contender's: of the images that have both, or where these are no pairs, of all."""
-    own, firsts = _known(dependency, first, paired)
+    """A dependency over the first contender's: of the images that have both.
+
+    A drawn edit is of other images, so that these are no pairs: it counts where at least half of its own have it.
+    """
     row: Row = dict.fromkeys(("versus", "versus_low", "versus_high", "disjoint"))
-    if not len(own) or not len(firsts):
+    own, firsts = _known(dependency, first) if paired else (_reached(dependency), _reached(first))
+    if not len(own) or not len(firsts) or not (paired or _by_half(dependency)):
         return row
     row["versus"] = (own.mean() / firsts.mean()).item()
     if paired:
@@ -156,20 +160,35 @@ def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " m"], paired:
     return row
 
 
-def _way(dependency: Tensor, first: Tensor, limit: Tensor, paired: bool) -> float | None:
-    """How much of the way from the first contender's dependency down to a limit's another's goes: 0 to 1."""
-    own, firsts = _known(dependency, first, paired)
-    best = limit[~limit.isnan()].numpy()
+def _way(dependency: Tensor, first: Tensor, limit: Tensor, name: str, limits_name: str) -> float | None:
+    """How much of the way from the first contender's dependency to a limit's another's goes; above 1 is beyond it.
+
+    Of the images that have all, but for a drawn edit's (see `_versus`).
+    """
+    if limits_name == DRAWN:
+        own, firsts = _known(dependency, first) if name != DRAWN else (_reached(dependency), _reached(first))
+        best = _reached(limit) if _by_half(limit) else np.array([])
+    elif name == DRAWN:
+        return None
+    else:
+        own, firsts, best = _known(dependency, first, limit)
     if not (len(own) and len(firsts) and len(best)) or firsts.mean() <= best.mean():
         return None
     return ((firsts.mean() - own.mean()) / (firsts.mean() - best.mean())).item()
 
 
-def _known(own: Tensor, other: Tensor, paired: bool) -> tuple[np.ndarray, np.ndarray]:
-    if not paired:
-        return own[~own.isnan()].numpy(), other[~other.isnan()].numpy()
-    both = ~(own.isnan() | other.isnan())
-    return own[both].numpy(), other[both].numpy()
+def _known(*dependencies: Float[Tensor, " n"]) -> list[np.ndarray]:
+    """Several dependencies of the images that have all of them."""
+    every = ~torch.stack(dependencies).isnan().any(dim=0)
+    return [part[every].numpy() for part in dependencies]
+
+
+def _reached(dependency: Float[Tensor, " n"]) -> np.ndarray:
+    return dependency[~dependency.isnan()].numpy()
+
+
+def _by_half(dependency: Float[Tensor, " n"]) -> bool:
+    return 2 * len(_reached(dependency)) >= len(dependency)
 
 
 SECONDED = ("arrived", "attribute_dependency", "versus", "disjoint", "way_to_drawn")  # that a second judge is asked for
@@ -178,13 +197,16 @@ SECONDED = ("arrived", "attribute_dependency", "versus", "disjoint", "way_to_dra
 def seconded(rows: Sequence[Row], second: Sequence[Row]) -> list[Row]:
     """The rows with a second judge's figures beside them, `second_…`, counted where it sees the levels reached itself.
 
-    `confirmed` says whether both judges find the intervals of the dependency and the first contender's apart, or
-    neither does.
+    `confirmed` says whether both judges find the dependency's interval below the first contender's, or neither does;
+    None of the first contender itself, and where one of them has no intervals.
     """
+    contender = rows[0]["contender"]
     joined = []
     for row, other in zip(rows, second, strict=True):
         figures = {f"second_{name}": value for name, value in other.items() if name.startswith(SECONDED)}
-        joined.append(row | figures | {"confirmed": bool(row["disjoint"]) == bool(other["disjoint"])})
+        verdicts = row["disjoint"], other["disjoint"]
+        judged = row["contender"] != contender and None not in verdicts
+        joined.append(row | figures | {"confirmed": verdicts[0] == verdicts[1] if judged else None})
     return joined
 
 

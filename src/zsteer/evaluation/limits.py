@@ -4,6 +4,7 @@ Neither is a method. The one draws the person again with the attribute; the othe
 which a network that it was not found by, the second judge, need not confirm.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -23,12 +24,11 @@ from zsteer.steering.metrics import others_of
 from zsteer.steering.reference import reference_noise
 from zsteer.steering.session import Session
 
-LIMITS = {"drawn": "drawn edit", "optimum": "optimum by the judge"}  # words, and what the tables call them
-
 NUM_MOMENTS = 21  # of a drawn edit, the first the face and the last its edit
 MAX_LOOKED_AT = 100_000  # drawn people, for those who lack the attribute
 
-AIMS = tuple(0.25 * number for number in range(1, 11))  # σ of judged gain, one after the other
+AIM_STEP, MAX_AIM = 0.25, 6.0  # σ of judged gain: the aims rise by so much, at most to that
+LAST_LEVEL = 2.0  # σ, of the tables
 NUM_STARTS = 2  # a third and a fourth lower the mean |Δ|/σ by a few per cent more
 STEPS_PER_AIM = 20
 LEARNING_RATE = 0.02
@@ -67,7 +67,7 @@ def drawn_edit(
 
 
 def lacking(faces: ProceduralFaces, split: str, target: str, sign: float, num_images: int) -> People:
-    """The first people of a split who lack what is wanted.
+    """The first people of a split (of all, the test split's) who lack what is wanted, or a part of it.
 
     Raises:
         ValueError: there are too few.
@@ -75,9 +75,11 @@ def lacking(faces: ProceduralFaces, split: str, target: str, sign: float, num_im
     *_, seed, correlation = faces.settings
     crowd = people_of(split if split in SPLITS else SPLITS[-1], torch.arange(MAX_LOOKED_AT), seed, correlation)
     columns = [attributes.find(part, attributes.CELEBA) for part in attributes.parts(target)]
-    lacks = ((crowd.attributes[:, columns] > 0.5) != (sign > 0)).all(dim=1).nonzero().squeeze(1)
+    lacks = ((crowd.attributes[:, columns] > 0.5) != (sign > 0)).any(dim=1).nonzero().squeeze(1)
     if len(lacks) < num_images:
-        raise ValueError(f"limits=[drawn]: {len(lacks)} of {MAX_LOOKED_AT} people could be edited; lower num_images")
+        raise ValueError(
+            f"limits=[drawn]: {len(lacks)} of {MAX_LOOKED_AT} people could get {target}; lower num_images={num_images}"
+        )
     return crowd[lacks[:num_images]]
 
 
@@ -90,9 +92,9 @@ def optimum(
 ) -> Trajectory:
     """The noise near the prior whose image the judge sees gain so much at the least change of all else.
 
-    A cheat, since the judge that scores it is the one that it was found by: no method's figure can be expected below
-    it, and part of it is what fools that judge. For each of some rising gains Adam descends along the mean |Δ|/σ of
-    the judge's other attributes and the missing gain's square; of the starts around each image the best is taken.
+    A cheat, since the judge that scores it is the one that it was found by, and part of it is what fools that judge.
+    For each of some rising gains, up to the last level or the flip, Adam descends along the mean |Δ|/σ of the judge's
+    other attributes and the missing gain's square; of the starts around each image the best is taken.
     """
     scorer = scorers["judge"]
     noise = noise.float()
@@ -101,15 +103,32 @@ def optimum(
     starts += [noise + SPREAD * torch.randn(noise.shape, generator=random) for _ in range(NUM_STARTS - 1)]
     parts = [slice(first, first + MAX_ROWS) for first in range(0, len(noise), MAX_ROWS)]
     paths, costs = [], []
-    with tqdm(total=NUM_STARTS * len(parts) * len(AIMS), desc="Looking for the optimum", leave=False) as bar:
+    farthest = _farthest(session, scorer, target, sign, noise)
+    aims = torch.arange(1, math.ceil(farthest.max().item() / AIM_STEP) + 1) * AIM_STEP
+    with tqdm(total=NUM_STARTS * len(parts) * len(aims), desc="Looking for the optimum", leave=False) as bar:
         for start in starts:
-            found = [_descend(session, scorer, target, sign, noise[part], start[part], bar) for part in parts]
+            found = []
+            for part in parts:
+                own = aims[:, None].minimum(farthest[part])
+                found.append(_descend(session, scorer, target, sign, noise[part], start[part], own, bar))
             paths.append(torch.cat([path for path, _ in found], dim=1))
             costs.append(torch.cat([cost for _, cost in found], dim=0))
     best = torch.stack(costs).argmin(dim=0)
     path = torch.stack(paths)[best, :, torch.arange(len(noise))].transpose(0, 1)
     at = images_of(session, path)
     return Trajectory(*scored(session, scorers, at, len(path), len(noise)), at, path)
+
+
+@torch.no_grad()
+def _farthest(
+    session: Session, scorer: Scorer, target: str, sign: float, noise: Float[Tensor, "n z_dim"]
+) -> Float[Tensor, " n"]:
+    """The gain that each image is to have at the end, in σ: a step beyond the last level and its flip."""
+    generator = frozen(session.networks.generator, torch.float32, session.device)
+    images = torch.cat([generator(z.to(session.device)).cpu() for z in noise.split(MAX_ROWS)])
+    column = attributes.find(target, scorer.judge.names)
+    to_flip = -sign * scorer.judge.logits(images)[:, column] / scorer.sigma[column]
+    return (to_flip.clamp_min(LAST_LEVEL) + AIM_STEP).clamp_max(MAX_AIM)
 
 
 def _descend(
@@ -119,8 +138,9 @@ def _descend(
     sign: float,
     before: Float[Tensor, "n z_dim"],
     start: Float[Tensor, "n z_dim"],
+    aims: Float[Tensor, "aims n"],
     bar: tqdm,
-) -> tuple[Float[Tensor, "aims n z_dim"], Float[Tensor, " n"]]:
+) -> tuple[Float[Tensor, "moments n z_dim"], Float[Tensor, " n"]]:
     """The noise at the start and at each aim, and what it cost over all aims."""
     generator = frozen(session.networks.generator, torch.float32, session.device)
     judge, names = scorer.judge.network, scorer.judge.names
@@ -134,14 +154,14 @@ def _descend(
     z = start.to(session.device).clone().requires_grad_()
     adam = torch.optim.Adam([z], lr=LEARNING_RATE)
 
-    def costs(aim: float) -> Float[Tensor, " n"]:
+    def costs(aim: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         change = (judge(generator(z)) - at_first) / sigma
         missing = (aim - sign * change[:, column]).clamp_min(0)
         return change[:, others].abs().mean(dim=1) + SHORTFALL_WEIGHT * missing.square()
 
     path, total = [before], torch.zeros(len(before))
     with torch.enable_grad():
-        for aim in AIMS:
+        for aim in aims.to(session.device):
             for _ in range(STEPS_PER_AIM):
                 adam.zero_grad()
                 costs(aim).sum().backward()

@@ -63,11 +63,11 @@ def agreement(rows: Sequence[Row]) -> list[str]:
         both = [row for row in own if row["attribute_dependency"] and row["second_attribute_dependency"]]
         pair = np.array([[row["attribute_dependency"], row["second_attribute_dependency"]] for row in both])
         alike = f"{np.corrcoef(pair.T)[0, 1]:.2f}" if len(both) > 2 else "–"
-        marked = sum(not row["confirmed"] for row in own)
+        verdicts = [row["confirmed"] for row in own if row["confirmed"] is not None]
         lines.append(
             f"At {named_level(level)} the dependencies of {len(both)} cells by the two judges have the correlation "
-            f"{alike}; of {len(own)} verdicts on whether a contender's interval is below the first one's, {marked} are "
-            "of one judge only (*)."
+            f"{alike}. Whether a contender's interval is below the first one's: {len(verdicts)} verdicts, "
+            f"{verdicts.count(False)} of one judge only (*)."
         )
     return lines
 
@@ -115,6 +115,10 @@ def write_page(
         levels={level: named_level(level) for level in TABLE_LEVELS},
         num_images=rows[0]["num_images"],
         networks=networks,
+        columns={figure: title for figure, (title, _) in COLUMNS.items() if figure in rows[0]},
+        means={level: {figure: means(rows, level, figure) for figure in COLUMNS} for level in TABLE_LEVELS},
+        agreement=agreement(rows),
+        limits=[name for name in comparison.names if name not in comparison.contenders],
         figures=figures,
         pictures={title: _uri(picture.data, "png") for title, picture in pictures.items()},
         last=moments - 1,
@@ -179,7 +183,7 @@ def _cell(row: Row) -> str:
         return "never"
     mean, low, high = (row[f"attribute_dependency{end}"] for end in ("", "_low", "_high"))
     spread = "" if low is None else f" ± {(high - low) / 2:.2f}"
-    mark = "" if row.get("confirmed", True) else "*"
+    mark = "*" if row.get("confirmed") is False else ""
     return f"{mean:.2f}{spread}{mark} ({row['arrived']:.0%})"
 
 

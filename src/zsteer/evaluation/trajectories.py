@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from zsteer.networks.inference import frozen, pooled_features
+from zsteer.networks.inference import check_finite, frozen, pooled_features
 from zsteer.networks.loading import NamedClassifier
 from zsteer.networks.memory import in_parts
 from zsteer.steering.history import History
@@ -41,9 +41,10 @@ class Trajectory:
 class Scorer:
     """A judge, what it says of unsteered samples, and how far two of these are apart in its features."""
 
-    def __init__(self, session: Session, classifier: NamedClassifier):
-        self.judge = Judge(classifier, session.device)
+    def __init__(self, session: Session, classifier: NamedClassifier, role: str):
+        self.judge = Judge(classifier, session.device, role)
         (self.reference,) = reference_logits(session.networks.generator, [classifier.network], session.device)
+        check_finite(role, self.reference)
         self.sigma = sigma_of(self.reference).float()
         generator = frozen(session.networks.generator, torch.float32, session.device)
         samples = reference_noise(generator)[: 2 * BATCH_SIZE]
@@ -55,7 +56,7 @@ class Scorer:
         """The judge's features of images that are made as they are needed."""
 
         def of(part: slice) -> Tensor:
-            return pooled_features(self.judge.network, images_of(part).to(self.judge.device))[0].cpu()
+            return pooled_features(self.judge.network, images_of(part).to(self.judge.device), self.judge.role)[0].cpu()
 
         return torch.cat(
             [

@@ -23,12 +23,14 @@ from tqdm import tqdm
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.data.faces import FaceData, ProceduralFaces
-from zsteer.evaluation.limits import LIMITS, drawn_edit, optimum
+from zsteer.data.procedural import SIZE
+from zsteer.evaluation.limits import drawn_edit, lacking, optimum
 from zsteer.evaluation.trajectories import Scorer, Trajectory, along, steered
 from zsteer.files import atomic_write, slug
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.loading import load_classifier, try_generator
 from zsteer.pictures import to_uint8
+from zsteer.settings import LIMITS
 from zsteer.steering.metrics import norm_percentiles, sigma_of
 from zsteer.steering.session import Session, group_of
 
@@ -108,12 +110,17 @@ def run_trials(
     """
     first = next(iter(jobs.values()))
     session, group = Session(first[0]), group_of(first[0])
-    scorers = scorers_of(session, cfg)
+    scorers = scorers_of(session, cfg, first[0].edit)
     held: dict[str, dict[Key, Trial]] = {role: {} for role in scorers}
     digits = session.fingerprints | {role: fingerprint(scorer.judge.network) for role, scorer in scorers.items()}
-    limits = [word for word in cfg.limits if word != "drawn" or isinstance(data, ProceduralFaces)]
-    if len(limits) < len(cfg.limits):
-        log.warning("limits=[drawn] is left out: the faces of %s cannot be drawn again", type(data).__name__)
+    limits = list(cfg.limits)
+    if "drawn" in limits and (reason := not_drawn(data, cfg, session)):
+        log.warning("limits=[drawn] is left out: %s", reason)
+        limits.remove("drawn")
+    if "drawn" in limits:
+        assert isinstance(data, ProceduralFaces)
+        for job in first:
+            lacking(data, cfg.split, job.target, EDITS[job.edit], job.num_images)  # said before anything is steered
     trials = [(name, job, None) for name, own in jobs.items() for job in own]
     trials += [(LIMITS[word], job, word) for word in limits for job in first]
     bar = tqdm(trials, desc="Comparing", unit="trial")
@@ -135,14 +142,27 @@ def run_trials(
     return Trials(held, session, scorers)
 
 
-def scorers_of(session: Session, cfg: DictConfig) -> dict[str, Scorer]:
+def not_drawn(data: FaceData, cfg: DictConfig, session: Session) -> str | None:
+    """Why there is no drawn edit; None if there is."""
+    if not isinstance(data, ProceduralFaces):
+        return f"the faces of {type(data).__name__} cannot be drawn again"
+    for target in cfg.targets:
+        if others := [part for part in attributes.parts(target) if part not in attributes.CELEBA]:
+            return f"{others[0]} is no attribute that can be drawn or left out"
+    height, width = try_generator(session.networks.generator).shape[2:]
+    if (height, width) != (SIZE, SIZE):
+        return f"drawn faces have {SIZE}×{SIZE} pixels, the generator's {height}×{width}"
+    return None
+
+
+def scorers_of(session: Session, cfg: DictConfig, edit: str = "add") -> dict[str, Scorer]:
     """The judge that levels are counted by, and the second one if there is one."""
     assert session.networks.judge is not None
-    scorers = {"judge": Scorer(session, session.networks.judge)}
+    scorers = {"judge": Scorer(session, session.networks.judge, "judge")}
     if cfg.second_judge is not None:
         images = try_generator(session.networks.generator)
-        second = load_classifier(cfg.second_judge, "second_judge", images, cfg.targets[0])
-        scorers["second_judge"] = Scorer(session, second)
+        second = load_classifier(cfg.second_judge, "second_judge", images, cfg.targets[0], edit)
+        scorers["second_judge"] = Scorer(session, second, "second_judge")
     return scorers
 
 

@@ -135,7 +135,7 @@ def check_finite(role: str, values: Tensor) -> None:
     """
     if not values.isfinite().all():
         what = "images" if role == "generator" else "logits"
-        remedy = "use another, or judge=none" if role == "judge" else "use another"
+        remedy = f"use another, or {role}=none" if role in ("judge", "second_judge") else "use another"
         raise ValueError(f"{role}.network gives NaN or infinite {what}; {remedy}")
 
 

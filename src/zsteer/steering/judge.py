@@ -14,8 +14,8 @@ from zsteer.networks.memory import in_parts
 class Judge:
     """A classifier that scores images on a device; what it said is kept, for many jobs start from the same images."""
 
-    def __init__(self, classifier: NamedClassifier, device: torch.device):
-        self.names, self.factors = classifier.names, classifier.factors
+    def __init__(self, classifier: NamedClassifier, device: torch.device, role: str = "judge"):
+        self.names, self.factors, self.role = classifier.names, classifier.factors, role
         self.network, self.device = frozen(classifier.network, torch.float32, device), device
         self._known: dict[bytes, Tensor] = {}
 
@@ -31,5 +31,5 @@ class Judge:
             self._known[key] = in_parts(
                 lambda part: self.network(images[part].to(self.device)).cpu(), len(images), torch.cat
             )
-        check_finite("judge", self._known[key])
+        check_finite(self.role, self._known[key])
         return self._known[key]
