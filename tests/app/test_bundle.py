@@ -7,7 +7,7 @@ import torch
 
 from zsteer.app import bundling
 from zsteer.app.composition import PACKAGE, compose
-from zsteer.networks.loading import load_networks
+from zsteer.networks.loading import load_network, load_networks
 from zsteer.steering import reference
 from zsteer.steering.reference import compute_logits, reference_logits
 
@@ -19,32 +19,36 @@ def networks():
     return load_networks(compose("steer"))
 
 
-@pytest.mark.parametrize("name", ["generator", "classifier", "judge"])
-def test_config_seed_and_figures_stand_beside_the_weights(name):
+@pytest.mark.parametrize(
+    ("name", "seed"), [("generator", 0), ("classifier", 0), ("judge", 1), ("second_judge", 2)], ids=str
+)
+def test_config_seed_and_figures_stand_beside_the_weights(name, seed):
     text = (BUNDLE / f"{name}.json").read_text()
     about = json.loads(text)
-    assert about["config"]["seed"] == (1 if name == "judge" else 0)
+    assert about["config"]["seed"] == seed
     assert 0 <= about["figures"]["num_images"] - about["config"]["max_images"] < 64  # whole batches
     assert len(about["figures"]) > 1
     assert '"/' not in text, "a path of the machine that it was trained on"
 
 
-def test_the_judge_saw_the_half_of_the_data_that_the_classifier_did_not():
-    configs = [json.loads((BUNDLE / f"{name}.json").read_text())["config"] for name in ("classifier", "judge")]
+@pytest.mark.parametrize("judge", ["judge", "second_judge"])
+def test_each_judge_saw_the_half_of_the_data_that_the_classifier_did_not(judge):
+    configs = [json.loads((BUNDLE / f"{name}.json").read_text())["config"] for name in ("classifier", judge)]
     assert [config["data"]["fold"] for config in configs] == ["even", "odd"]
-    one, other = ({**config["data"], "fold": "", "seed": 0, "max_images": 0} for config in configs)
+    keys = ("num_train", "num_val", "num_test", "correlation", "faces_seed")
+    one, other = ([config["data"][key] for key in keys] for config in configs)
     assert one == other
     assert configs[0]["classifier"]["network"]["_target_"] != configs[1]["classifier"]["network"]["_target_"]
 
 
-def test_reference_logits_of_both_classifiers_are_shipped(networks, monkeypatch):
+def test_reference_logits_of_all_classifiers_are_shipped(networks, monkeypatch):
     def compute(*_):
         raise AssertionError("not shipped for these networks; run `make bundle`")
 
     monkeypatch.setattr(reference, "compute_logits", compute)
-    pair = [networks.classifier.network, networks.judge.network]
-    shipped = reference_logits(networks.generator, pair)
-    assert [logits.shape for logits in shipped] == [(2048, 40), (2048, 40)]
+    second = load_network(compose("compare").second_judge, "second_judge")
+    shipped = reference_logits(networks.generator, [networks.classifier.network, networks.judge.network, second])
+    assert [logits.shape for logits in shipped] == [(2048, 40)] * 3
 
 
 def test_shipped_reference_logits_are_the_networks_own(networks):
@@ -56,6 +60,6 @@ def test_shipped_reference_logits_are_the_networks_own(networks):
 def test_the_bundle_is_small_and_in_half_precision(networks):
     size = sum(path.stat().st_size for path in BUNDLE.rglob("*.safetensors"))
     assert size < 20e6
-    for name in ("generator", "classifier", "judge"):
+    for name in ("generator", "classifier", "judge", "second_judge"):
         tensors = bundling.load_file(BUNDLE / f"{name}.safetensors").values()
         assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float16}
