@@ -114,7 +114,7 @@ def test_evaluations_give_tables(state, root, tmp_path, monkeypatch):
     assert state() == before
     assert scores.table.shape[0] == 40
     assert scores.metrics["accuracy"] == pytest.approx(scores.table["accuracy"].mean(), abs=1e-6)
-    assert [(row["contender"], row["target"]) for row in compared.rows] == 2 * [("up", "Smiling")]
+    assert [(row["contender"], row["target"]) for row in compared.rows] == 3 * [("up", "Smiling")]
 
 
 def test_directions_are_named(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What methods are compared with besides one another: the edit that is best possible, and what the judge can be told.
+"""What methods are compared with besides one another: the best edit that there is, and the best in the judge's eyes.
 
 Neither is a method. The one draws the person again with the attribute; the other moves the noise by the judge itself,
 which a network that it was not found by, the second judge, need not confirm.
