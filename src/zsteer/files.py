@@ -20,6 +20,11 @@ HISTORY = "history.safetensors"  # of a steering run, in its folder
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")  # of a training, in its run's folder
 
 
+def is_bundled(checkpoint: object) -> bool:
+    """Whether a network's `checkpoint` is one of those that the package ships."""
+    return Path(str(checkpoint)).parent == BUNDLE
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` if the block ends well and removed if it does not.

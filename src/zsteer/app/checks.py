@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -17,8 +16,8 @@ from zsteer.app import trainer_words
 from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
-from zsteer.files import BUNDLE, recorded_at
-from zsteer.settings import LIMITS, MAX_SEED, NETWORKS, choice, existing_file, flag, real_number, whole_number
+from zsteer.files import is_bundled, recorded_at
+from zsteer.settings import JUDGES, LIMITS, MAX_SEED, NETWORKS, choice, existing_file, flag, real_number, whole_number
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
@@ -302,17 +301,12 @@ def compare(cfg: DictConfig) -> None:
         raise ValueError(
             f"targets={list(cfg.targets)} must be all of them labels, or all of them factors, or one that joins several"
         )
-    if cfg.second_judge is not None and not bundled(cfg.second_judge):
+    if cfg.second_judge is not None and not is_bundled(cfg.second_judge.get("checkpoint")):
         for wanted in cfg.targets:
             try:
                 target(wanted, cfg.second_judge, attributes.steerable(cfg.second_judge, "second_judge"), "second_judge")
             except ValueError as error:
                 raise ValueError(f"{error}; or switch it off with second_judge=none") from error
-
-
-def bundled(section: DictConfig) -> bool:
-    """Whether a network's weights are those that the package comes with."""
-    return Path(str(section.get("checkpoint"))).parent == BUNDLE
 
 
 def invert(cfg: DictConfig) -> None:
@@ -385,7 +379,7 @@ def network(cfg: DictConfig, role: str) -> None:
     if not isinstance(section, DictConfig) or OmegaConf.select(section, "network._target_") is None:
         raise ValueError(f"{role}.network._target_ is missing; name the class of the {role}")
     unknown_keys(cfg, NETWORK_KEYS, role)
-    if role.partition(".")[0] in ("classifier", "judge", "second_judge") and section.get("attributes") is None:
+    if role.partition(".")[0] in ("classifier", *JUDGES) and section.get("attributes") is None:
         raise ValueError(f"{role}.attributes is missing; give 'celeba' or the list of names of its outputs")
     if OmegaConf.is_missing(section, "checkpoint"):
         raise ValueError(f"{role}.checkpoint is missing; give the path of the {role}'s weights")

@@ -12,7 +12,8 @@ from zsteer.app import checks
 from zsteer.app.composition import compose, experiments, known_keys
 from zsteer.app.main import Check, Command, Outcome, Perform
 from zsteer.data.attributes import needs_regressor
-from zsteer.files import is_main_process
+from zsteer.files import is_bundled, is_main_process
+from zsteer.settings import JUDGES
 
 if TYPE_CHECKING:
     from zsteer.inversion.results import Inverted
@@ -112,11 +113,14 @@ def compare(cfg: DictConfig, folder: Path | None) -> Outcome:
     jobs = {name: [contender(cfg, words, target) for target in cfg.targets] for name, words in cfg.contenders.items()}
     if len({job.edit for own in jobs.values() for job in own}) > 1 and any("+" in target for target in cfg.targets):
         raise ValueError(f"targets={list(cfg.targets)} joins attributes: all contenders must have the same edit")
-    if cfg.second_judge is not None and cfg.second_judge.checkpoint == cfg.judge.checkpoint:
-        log.warning("second_judge=%s is left out: it is the judge", cfg.second_judge.checkpoint)
+    one, other = ([cfg[role] and cfg[role].get(key) for key in ("network", "checkpoint")] for role in JUDGES)
+    if one == other:
+        log.warning("second_judge is left out: it is the judge")
         cfg.second_judge = None
-    if cfg.second_judge is not None and checks.bundled(cfg.second_judge):
-        if not checks.bundled(cfg.judge) or any(needs_regressor(cfg.judge, target) for target in cfg.targets):
+    if cfg.second_judge is not None and is_bundled(cfg.second_judge.get("checkpoint")):
+        if not is_bundled(cfg.judge.get("checkpoint")) or any(
+            needs_regressor(cfg.judge, target) for target in cfg.targets
+        ):
             log.warning("second_judge=bundled is left out: it knows the labels of drawn faces only; give one of yours")
             cfg.second_judge = None
     from zsteer.evaluation.comparison import compare

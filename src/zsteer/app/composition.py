@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from zsteer.data.attributes import resolve
 from zsteer.files import BUNDLE, is_main_process, slug
 from zsteer.runs import is_run
-from zsteer.settings import NETWORKS
+from zsteer.settings import JUDGES, NETWORKS
 from zsteer.sweeps.hydra_internals import hydra_of, written
 
 PACKAGE = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
         key, equals, names = word.partition("=")
         if key == "experiment" and equals:
             return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
-        if key not in (*NETWORKS, "second_judge"):
+        if key not in {*NETWORKS, *JUDGES}:
             return word
         unquoted = names.strip("'\"")
         runs = [unquoted] if is_run(unquoted) else names.split(",")

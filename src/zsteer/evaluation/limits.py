@@ -52,7 +52,7 @@ def drawn_edit(
     On the way a factor that the attribute changes moves evenly, as `smile` does for Smiling, and what the attribute
     itself draws is mixed in.
     """
-    before = lacking(faces, split, target, sign, num_images)
+    before = people_without(faces, split, target, sign, num_images)
     after = with_attributes(before, dict.fromkeys(attributes.parts(target), sign > 0))
 
     def images_at(rows: slice, when: Float[Tensor, " n"]) -> Float[Tensor, "n 3 64 64"]:
@@ -66,7 +66,7 @@ def drawn_edit(
     return Trajectory(*scored(session, scorers, images_at, NUM_MOMENTS, num_images), images_at)
 
 
-def lacking(faces: ProceduralFaces, split: str, target: str, sign: float, num_images: int) -> People:
+def people_without(faces: ProceduralFaces, split: str, target: str, sign: float, num_images: int) -> People:
     """The first people of a split (of all, the test split's) who lack what is wanted, or a part of it.
 
     Raises:

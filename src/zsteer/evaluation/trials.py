@@ -24,7 +24,7 @@ from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.data.faces import FaceData, ProceduralFaces
 from zsteer.data.procedural import SIZE
-from zsteer.evaluation.limits import drawn_edit, lacking, optimum
+from zsteer.evaluation.limits import drawn_edit, optimum, people_without
 from zsteer.evaluation.trajectories import Scorer, Trajectory, along, steered
 from zsteer.files import atomic_write, slug
 from zsteer.networks.fingerprints import fingerprint
@@ -120,7 +120,9 @@ def run_trials(
     if "drawn" in limits:
         assert isinstance(data, ProceduralFaces)
         for job in first:
-            lacking(data, cfg.split, job.target, EDITS[job.edit], job.num_images)  # said before anything is steered
+            people_without(
+                data, cfg.split, job.target, EDITS[job.edit], job.num_images
+            )  # said before anything is steered
     trials = [(name, job, None) for name, own in jobs.items() for job in own]
     trials += [(LIMITS[word], job, word) for word in limits for job in first]
     bar = tqdm(trials, desc="Comparing", unit="trial")

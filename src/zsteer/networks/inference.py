@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from zsteer.settings import JUDGES
+
 BATCH_SIZE = 128  # images at a time, where only the memory cares
 
 
@@ -135,7 +137,7 @@ def check_finite(role: str, values: Tensor) -> None:
     """
     if not values.isfinite().all():
         what = "images" if role == "generator" else "logits"
-        remedy = f"use another, or {role}=none" if role in ("judge", "second_judge") else "use another"
+        remedy = f"use another, or {role}=none" if role in JUDGES else "use another"
         raise ValueError(f"{role}.network gives NaN or infinite {what}; {remedy}")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zsteer.data import attributes
-from zsteer.files import BUNDLE
+from zsteer.files import is_bundled
 from zsteer.networks.inference import frozen, noise_of, z_dim_of
 from zsteer.networks.loading import Networks
 
@@ -46,7 +46,7 @@ def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_di
 
 def lacking(cfg: DictConfig, networks: Networks) -> dict[str, bool]:
     """That an image has not yet what is wanted, in the words of `where`; nothing of factors and others' networks."""
-    bundled = all(Path(str(cfg[role].get("checkpoint"))).parent == BUNDLE for role in ("generator", "classifier"))
+    bundled = all(is_bundled(cfg[role].get("checkpoint")) for role in ("generator", "classifier"))
     name = networks.classifier.names[attributes.find(cfg.target, networks.classifier.names)]
     return {name: cfg.edit != "add"} if bundled and name not in networks.classifier.factors else {}
 
