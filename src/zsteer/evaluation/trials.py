@@ -119,10 +119,8 @@ def run_trials(
         limits.remove("drawn")
     if "drawn" in limits:
         assert isinstance(data, ProceduralFaces)
-        for job in first:
-            people_without(
-                data, cfg.split, job.target, EDITS[job.edit], job.num_images
-            )  # said before anything is steered
+        for job in first:  # which raises before anything is steered
+            people_without(data, cfg.split, job.target, EDITS[job.edit], job.num_images)
     trials = [(name, job, None) for name, own in jobs.items() for job in own]
     trials += [(LIMITS[word], job, word) for word in limits for job in first]
     bar = tqdm(trials, desc="Comparing", unit="trial")
