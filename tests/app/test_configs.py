@@ -102,7 +102,7 @@ def test_each_method_instantiates_and_is_called_what_its_file_is(choice):
     assert isinstance(method, Method)
     assert method.name == choice
     assert cfg.num_steps >= 1
-    assert cfg.step_size > 0
+    assert cfg.step_size == "auto" or cfg.step_size > 0
 
 
 @pytest.mark.parametrize("choice", choices("trainer"))

@@ -1,6 +1,7 @@
 """A steering run from the command line to its files, on the golden networks; and every kind of bad input."""
 
 import json
+import math
 import re
 
 import pytest
@@ -156,6 +157,14 @@ def test_every_spelling_of_a_target_is_the_same_attribute(command, spelling):
     assert json.loads((ended.folder / "metrics.json").read_text())["target"] == "Wearing_Hat"
 
 
+def test_a_step_that_follows_the_noises_length_is_recorded_as_it_was(command):
+    ended = command("steer", "method=direction", "num_steps=1", "num_images=2", "judge=none")
+    metrics = json.loads((ended.folder / "metrics.json").read_text())
+    noise = load_file(ended.folder / "history.safetensors")["noise"]
+    assert metrics["step_size"] == math.sqrt(noise.shape[2]) / 32
+    torch.testing.assert_close((noise[1] - noise[0]).norm(dim=1), torch.full((2,), metrics["step_size"]))
+
+
 def test_noise_of_a_file_overrules_number_seed_and_where(command, noise_file):
     ended = command("steer", f"noise={noise_file}", "num_images=2", "seed=9", "where={Male: true}", "num_steps=1")
     noise = load_file(ended.folder / "history.safetensors")["noise"]
@@ -306,6 +315,7 @@ SETTINGS = {
     "no step size": (["step_size=0"], ["step_size=0"]),
     "negative step size": (["step_size=-1"], ["step_size=-1"]),
     "last step of no size": (["last_step_size=0"], ["last_step_size=0"]),
+    "step size in words": (["step_size=small"], ["step_size=small"]),
     "infinite step size": (["step_size=inf"], ["step_size=inf"]),
     "step size that is no number": (["step_size=nan"], ["step_size=nan"]),
     "negative seed": (["seed=-1"], ["seed=-1"]),

@@ -18,7 +18,7 @@ from zsteer.networks.tutorial import Classifier, Generator
 from zsteer.steering.history import NonFiniteScore
 from zsteer.steering.methods import Ascent, BestOf, Direction, Penalty, Projected, Tutorial
 from zsteer.steering.module import TRAINER_SETTINGS, LatentSteering
-from zsteer.steering.rows import Rows
+from zsteer.steering.rows import Rows, step_length
 
 PLAIN = partial(torch.optim.SGD, lr=1)
 ACCUMULATED = partial(torch.optim.SGD, lr=1, momentum=1)
@@ -230,6 +230,13 @@ def test_every_ascent_step_has_the_rows_step_size():
     history = run(generator, classifier, torch.randn(4, 64), rows, Ascent(PLAIN), 3, precision="32-true")
     lengths = torch.stack(history.noise).diff(dim=0).norm(dim=2)
     torch.testing.assert_close(lengths, torch.tensor([0.1, 0.1, 0.7, 0.7]).expand(3, 4), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "size, z_dim, length", [("auto", 64, 0.25), ("auto", 256, 0.5), ("auto", 100, 0.3125), (2, 9, 2)]
+)
+def test_an_automatic_step_is_a_share_of_the_shells_radius(size, z_dim, length):
+    assert step_length(size, z_dim) == length
 
 
 def test_steps_shrink_or_grow_evenly_to_the_last_ones_size():

@@ -44,7 +44,8 @@ def steer(cfg: DictConfig) -> None:
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.penalty_weight, "penalty_weight", minimum=0.0)
     for key in ("step_size", "last_step_size"):
-        real_number(cfg[key], key, above=0.0)
+        if cfg[key] != "auto":
+            real_number(cfg[key], key, above=0.0)
     choice(cfg.edit, "edit", tuple(attributes.EDITS))
     choice(cfg.trainer.precision, "trainer.precision", PRECISIONS)
     trainer_words.check(cfg.trainer, trainer_words.STEERING)

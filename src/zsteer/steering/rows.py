@@ -9,6 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+def step_length(size: int | float | str, z_dim: int) -> float:
+    """A step's length in noise space, which a number is; `auto` is √z_dim / 32.
+
+    √z_dim is the radius of the prior's shell, so that an automatic step turns noise of any length by the same angle.
+    """
+    return math.sqrt(z_dim) / 32 if size == "auto" else float(size)
+
+
 @dataclass(frozen=True)
 class Rows:
     """The settings of each row, as tensors `[rows]`; `kept` is `[rows, K]`.

@@ -30,7 +30,7 @@ from zsteer.steering.methods import Fitting, Method, method_of
 from zsteer.steering.module import TRAINER_SETTINGS
 from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
-from zsteer.steering.rows import Rows
+from zsteer.steering.rows import Rows, step_length
 from zsteer.steering.start import starting_noise
 from zsteer.training.callbacks import Stopped, Termination
 from zsteer.training.fitting import made_by_lightning, misconfiguration_told
@@ -97,7 +97,7 @@ class Session:
             "method": self.method.name,
             "penalty_weight": float(cfg.penalty_weight),
             "num_steps": cfg.num_steps,
-            "step_size": float(cfg.step_size),
+            "step_size": step_length(cfg.step_size, noise.shape[1]),
             "num_images": len(noise),
             "seed": cfg.seed,
         }
@@ -110,7 +110,7 @@ class Session:
             step_size=settings["step_size"],
             kept=self._kept(cfg.preserve, names[target]),
             until=math.inf if cfg.until is None else self._logit(cfg.until, names[target], sign),
-            last_step_size=float(cfg.last_step_size),
+            last_step_size=step_length(cfg.last_step_size, noise.shape[1]),
         )
         return Job(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
 
