@@ -60,19 +60,21 @@ bench: $(TESTS) ## compare speeds, each with its alternative in the same process
 pictures: $(RUNS) ## draw the README's pictures of faces again
 	$(BIN)/python docs/pictures.py
 
-bundle: $(RUNS) ## train the bundled networks again (about six hours on two cores)
+bundle: $(RUNS) ## train the bundled networks again (about eight hours on two cores)
 	rm -rf outputs/bundle
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator hydra.run.dir=outputs/bundle/generator
-	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_longer hydra.run.dir=outputs/bundle/generator_longer \
-		generator.checkpoint=outputs/bundle/generator/generator.safetensors
-	$(BIN)/python scripts/train_gan.py experiment=bundle_generator_sharper hydra.run.dir=outputs/bundle/generator_sharper \
-		generator.checkpoint=outputs/bundle/generator_longer/generator.safetensors
+	$(BIN)/python scripts/train_gan.py experiment=bundle_tutorial hydra.run.dir=outputs/bundle/tutorial
+	$(BIN)/python scripts/train_gan.py experiment=bundle_tutorial_longer hydra.run.dir=outputs/bundle/tutorial_longer \
+		generator.checkpoint=outputs/bundle/tutorial/generator.safetensors
+	$(BIN)/python scripts/train_gan.py experiment=bundle_tutorial_sharper hydra.run.dir=outputs/bundle/tutorial_sharper \
+		generator.checkpoint=outputs/bundle/tutorial_longer/generator.safetensors
 	for name in classifier judge second_judge regressor judge_regressor; do \
 		$(BIN)/python scripts/train_classifier.py experiment=bundle_$$name hydra.run.dir=outputs/bundle/$$name || exit 1; \
 	done
-	$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/rates \
-		generator.checkpoint=outputs/bundle/generator_sharper/generator.safetensors \
-		judge.checkpoint=outputs/bundle/judge/classifier.safetensors
+	for name in generator tutorial_sharper; do \
+		$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/$$name/rates \
+			generator=outputs/bundle/$$name judge.checkpoint=outputs/bundle/judge/classifier.safetensors || exit 1; \
+	done
 	$(BIN)/python -m zsteer.app.bundling outputs/bundle
 
 clean: ## remove what make built

@@ -17,14 +17,15 @@ from zsteer.steering.reference import BUNDLED, compute_logits, save_logits
 FOLDER = BUNDLED.parent
 # Where each network's training run keeps its weights, and the config group that described it.
 SOURCES = {
-    "generator": ("generator_sharper/generator.safetensors", "generator"),
+    "generator": ("generator/generator.safetensors", "generator"),
+    "tutorial_generator": ("tutorial_sharper/generator.safetensors", "generator"),
     "classifier": ("classifier/classifier.safetensors", "classifier"),
     "judge": ("judge/classifier.safetensors", "classifier"),
     "second_judge": ("second_judge/classifier.safetensors", "classifier"),
     "regressor": ("regressor/classifier.safetensors", "classifier"),
     "judge_regressor": ("judge_regressor/classifier.safetensors", "classifier"),
 }
-# What the judge sees in the generator's samples, from `evaluate`.
+# Beside a generator: what the judge sees in its samples, from `evaluate`.
 RATES = "rates/metrics.json"
 
 
@@ -34,11 +35,12 @@ def bundle(trained: Path) -> None:
         _pack(name, trained, group, path)
     for stale in BUNDLED.glob("*.safetensors"):
         stale.unlink()
-    for target in ("Smiling", "age"):  # a label, and a factor that the regressors join in for
-        networks = load_networks(compose("steer", [f"target={target}"]))
+    # A label; a factor, for which the regressors join in; the published noise.
+    for words in ("target=Smiling", "target=age", "generator=tutorial"):
+        networks = load_networks(compose("steer", [words]))
         assert networks.judge is not None
         scorers = [networks.classifier.network, networks.judge.network]
-        if target == "Smiling":
+        if words == "target=Smiling":
             scorers.append(load_network(compose("compare").second_judge, "second_judge"))
         for scorer, logits in zip(scorers, compute_logits(networks.generator, scorers), strict=True):
             save_logits(BUNDLED / f"{fingerprint(networks.generator)}-{fingerprint(scorer)}.safetensors", logits)
@@ -49,8 +51,8 @@ def _pack(name: str, trained: Path, group: str, path: str) -> None:
     source = trained / path
     # Where this checkout lies is nobody else's business.
     about = json.loads(source.with_suffix(".json").read_text().replace(str(FOLDER), FOLDER.name))
-    if name == "generator":
-        about["figures"] |= json.loads((trained / RATES).read_text())
+    if group == "generator":
+        about["figures"] |= json.loads((source.parent / RATES).read_text())
     target = FOLDER / f"{name}.safetensors"
     section = OmegaConf.create(about["config"][group])
     assert isinstance(section, DictConfig)

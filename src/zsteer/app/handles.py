@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zsteer.data import attributes
+from zsteer.files import recorded_at
 from zsteer.runs import classes_of, file_in, folder_of, section_of
 from zsteer.settings import SOURCES
 
@@ -31,8 +32,10 @@ TRAINED_AS = {
 def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
     """Put files in place of the runs' folders that a config names; with its weights comes a run's own network.
 
+    So it does with a run's file of weights, where the words say nothing else about the network.
+
     Args:
-        words: what the command was given, in which nothing about such a network has a meaning.
+        words: what the command was given, in which nothing about the network of a folder has a meaning.
 
     Raises:
         FileNotFoundError, ValueError: a folder holds no such file, or its network cannot be trusted.
@@ -45,14 +48,19 @@ def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
         section = OmegaConf.select(cfg, key)
         if not isinstance(section, DictConfig) or OmegaConf.is_missing(section, "checkpoint"):
             continue
-        if (folder := folder_of(section.get("checkpoint"))) is not None:
+        given = section.get("checkpoint")
+        said = [word for word in words if word.lstrip("+~").startswith((f"{key}=", f"{key}."))]
+        if (folder := folder_of(given)) is not None:
             weights = file_in(folder, (f"{trained_as}.safetensors",), f"{key}.checkpoint")
-            for word in words:
+            for word in said:
                 if word.lstrip("+~").startswith((f"{key}.network.", f"{key}.attributes")):
                     raise ValueError(
                         f"{word} has no meaning beside {key}.checkpoint={folder}, a run of its own settings"
                     )
             replace_network(section, trained_as, weights, key)
+        elif said and all(word.startswith(f"{key}.checkpoint=") for word in said):
+            if recorded_at(given, "config", trained_as) is not None:
+                replace_network(section, trained_as, Path(given), key)
 
 
 def replace_network(section: DictConfig, trained_as: str, weights: Path, key: str) -> None:
