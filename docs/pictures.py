@@ -14,6 +14,7 @@ from zsteer.data import procedural
 from zsteer.data.attributes import CELEBA
 from zsteer.data.procedural.population import BEARDS
 from zsteer.files import atomic_write
+from zsteer.networks.inference import noise_of
 from zsteer.networks.loading import load_networks
 from zsteer.pictures import grid_of, save_picture, to_uint8
 
@@ -56,7 +57,7 @@ def named_faces() -> None:
     networks = load_networks(compose("steer"))
     assert networks.judge is not None
     drawn, labels, _ = procedural.draw(torch.arange(3000))
-    noise = torch.randn(3000, 64, generator=torch.Generator().manual_seed(0))
+    noise = noise_of(networks.generator, 3000, seed=0)
     samples = torch.cat([networks.generator(z) for z in noise.split(250)])
     seen = torch.cat([networks.judge.network(images) for images in samples.split(250)])
     figure = Figure(figsize=(11, 1.02 * len(NAMED)), layout="constrained")
@@ -81,7 +82,7 @@ def faces() -> None:
     """Drawn faces above, samples below: the first of each."""
     generator = load_networks(compose("steer", ["judge=none"])).generator
     drawn = procedural.draw(torch.arange(24))[0].float() / 127.5 - 1
-    samples = generator(torch.randn(24, 64, generator=torch.Generator().manual_seed(1)))
+    samples = generator(noise_of(generator, 24, seed=1))
     save_picture(FOLDER / "faces.png", grid_of(torch.cat([drawn, samples]), columns=12))
 
 

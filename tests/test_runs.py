@@ -186,3 +186,12 @@ def test_a_generator_of_a_condition_is_not_sampled(runs, tmp_path):
     (folder / "generator.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="was trained with gan.condition=1"):
         zsteer.sample(folder)
+
+
+def test_a_runs_file_of_weights_brings_its_network_unless_words_say_what_it_is(runs):
+    file = f"{runs / 'gan'}/generator.safetensors"
+    for more, z_dim in (((), 8), (("generator=tutorial",), 64), (("generator.network.z_dim=7",), 7)):
+        words = [f"generator.checkpoint='{file}'", *more]
+        cfg = compose("steer", words)
+        put_files(cfg, words)
+        assert (cfg.generator.checkpoint, cfg.generator.network.z_dim) == (file, z_dim)

@@ -20,7 +20,9 @@ def networks():
 
 
 @pytest.mark.parametrize(
-    ("name", "seed"), [("generator", 0), ("classifier", 0), ("judge", 1), ("second_judge", 2)], ids=str
+    ("name", "seed"),
+    [("generator", 0), ("tutorial_generator", 0), ("classifier", 0), ("judge", 1), ("second_judge", 2)],
+    ids=str,
 )
 def test_config_seed_and_figures_stand_beside_the_weights(name, seed):
     text = (BUNDLE / f"{name}.json").read_text()
@@ -49,6 +51,8 @@ def test_reference_logits_of_all_classifiers_are_shipped(networks, monkeypatch):
     second = load_network(compose("compare").second_judge, "second_judge")
     shipped = reference_logits(networks.generator, [networks.classifier.network, networks.judge.network, second])
     assert [logits.shape for logits in shipped] == [(2048, 40)] * 3
+    published = load_network(compose("steer", ["generator=tutorial"]).generator, "generator")
+    assert len(reference_logits(published, [networks.classifier.network, networks.judge.network])) == 2
 
 
 def test_shipped_reference_logits_are_the_networks_own(networks):
@@ -59,7 +63,7 @@ def test_shipped_reference_logits_are_the_networks_own(networks):
 
 def test_the_bundle_is_small_and_in_half_precision(networks):
     size = sum(path.stat().st_size for path in BUNDLE.rglob("*.safetensors"))
-    assert size < 20e6
-    for name in ("generator", "classifier", "judge", "second_judge"):
+    assert size < 22e6
+    for name in ("generator", "tutorial_generator", "classifier", "judge", "second_judge"):
         tensors = bundling.load_file(BUNDLE / f"{name}.safetensors").values()
         assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float16}

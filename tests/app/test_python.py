@@ -120,7 +120,7 @@ def test_evaluations_give_tables(state, root, tmp_path, monkeypatch):
 def test_directions_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     named = zsteer.directions(source="sefa")
-    assert (named.directions.shape, len(named.table), os.listdir()) == ((40, 64), 32, [])
+    assert (named.directions.shape, len(named.table), os.listdir()) == ((40, 256), 32, [])
 
 
 def test_inversion_leaves_no_file_and_nothing_changed(state, tmp_path, monkeypatch):

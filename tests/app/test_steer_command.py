@@ -175,7 +175,7 @@ def test_noise_of_a_file_overrules_number_seed_and_where(command, noise_file):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_noise_may_be_any_float_type(command, tmp_path, dtype):
     path = tmp_path / "any.safetensors"
-    save_file({"noise": torch.randn(2, 64).to(dtype)}, path)
+    save_file({"noise": torch.randn(2, 256).to(dtype)}, path)
     assert command("steer", f"noise={path}", "num_steps=1", "judge=none").code == 0
 
 
@@ -198,7 +198,7 @@ def test_by_default_images_lack_what_is_wanted(command, edit, has_it):
 def test_elsewhere_any_image_is_a_start(command, words):
     ended = command("steer", *words, "num_images=4", "num_steps=1", "seed=3", "method=ascent")
     noise = load_file(ended.folder / "history.safetensors")["noise"][0]
-    assert torch.equal(noise, torch.randn(4, 64, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(noise, torch.randn(noise.shape, generator=torch.Generator().manual_seed(3)))
 
 
 def test_too_few_images_that_lack_it_are_no_failure(command, monkeypatch):
@@ -402,14 +402,14 @@ def write_noise(path, **tensors):
 NOISE_FILES = {
     "not there": (lambda path: None, ["no such file"]),
     "no safetensors": (lambda path: path.write_text("hello"), ["not a readable"]),
-    "another name": (lambda path: write_noise(path, z=torch.randn(2, 64)), ["no tensor 'noise'", "z"]),
-    "another rank": (lambda path: write_noise(path, noise=torch.randn(64)), ["[64]"]),
-    "another width": (lambda path: write_noise(path, noise=torch.randn(2, 63)), ["[2, 63]", "64"]),
-    "no rows": (lambda path: write_noise(path, noise=torch.randn(0, 64)), ["[0, 64]"]),
-    "whole numbers": (lambda path: write_noise(path, noise=torch.ones(2, 64, dtype=torch.int32)), ["int32"]),
-    "NaN": (lambda path: write_noise(path, noise=torch.full((2, 64), torch.nan)), ["NaN"]),
+    "another name": (lambda path: write_noise(path, z=torch.randn(2, 256)), ["no tensor 'noise'", "z"]),
+    "another rank": (lambda path: write_noise(path, noise=torch.randn(256)), ["[256]"]),
+    "another width": (lambda path: write_noise(path, noise=torch.randn(2, 255)), ["[2, 255]", "256"]),
+    "no rows": (lambda path: write_noise(path, noise=torch.randn(0, 256)), ["[0, 256]"]),
+    "whole numbers": (lambda path: write_noise(path, noise=torch.ones(2, 256, dtype=torch.int32)), ["int32"]),
+    "NaN": (lambda path: write_noise(path, noise=torch.full((2, 256), torch.nan)), ["NaN"]),
     "NaN of eight bits": (
-        lambda path: write_noise(path, noise=torch.full((2, 64), torch.nan).to(torch.float8_e4m3fn)),
+        lambda path: write_noise(path, noise=torch.full((2, 256), torch.nan).to(torch.float8_e4m3fn)),
         ["NaN"],
     ),
 }

@@ -89,9 +89,9 @@ def test_a_generators_rates_are_what_the_judge_sees(command, data, drawn_faces):
     ended = command("evaluate", "what=generator", "num_images=30", *data)
     assert ended.code == 0, ended.err
     judge = load_weights(ResidualClassifier(), BUNDLE / "judge.safetensors").eval()
-    generator = load_weights(Generator(), BUNDLE / "generator.safetensors").eval()
+    generator = load_weights(Generator(z_dim=256), BUNDLE / "generator.safetensors").eval()
     with torch.no_grad():
-        samples = generator(torch.randn(30, 64, generator=torch.Generator().manual_seed(0)))
+        samples = generator(torch.randn(30, 256, generator=torch.Generator().manual_seed(0)))
         rates = [(judge(images) > 0).float().mean(dim=0) for images in (samples, drawn_faces[0])]
     figures = json.loads((ended.folder / "metrics.json").read_text())
     assert figures["attribute_rate_error"] == pytest.approx((rates[0] - rates[1]).abs().mean().item(), abs=0.01)

@@ -70,7 +70,7 @@ def test_the_optimum_changes_less_than_the_default_does_near_the_prior(session, 
     found = limits.optimum(session, scorers, "Smiling", 1.0, noise)
     assert found.noise is not None and torch.equal(found.noise[0], noise.float())
     norms = found.noise[1:].norm(dim=2)
-    assert (norms > 5).all() and (norms < 11).all()  # of 64 numbers: 8 ± 0.7
+    assert (norms > 13).all() and (norms < 19).all()  # of 256 numbers: 16 ± 0.7
     trial = trial_of(session, scorers["judge"], cfg, found)
     reached = ~trial.step.isnan()
     lacked = trial.start[:, CELEBA.index("Smiling")] < 0
