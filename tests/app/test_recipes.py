@@ -124,10 +124,10 @@ def test_a_steering_method(recipe):
     steer, _ = recipe("A steering method")
     run = steer("num_images=2", "num_steps=3", "judge=none", "trainer=cpu", "method.on_shell=false")
     assert metrics_of(run)["method"] == "signed"
-    assert metrics_of(run)["step_size"] == 0.25  # by its `run`
+    assert metrics_of(run)["step_size"] == 0.5  # by its `run`, for 256 numbers
     history = load_file(run / "history.safetensors")
     moved = (history["noise"][1:] - history["noise"][:-1]).abs()
-    torch.testing.assert_close(moved, torch.full((3, 2, 64), 0.25 / 8))  # each number as far: a step's length is 1/4
+    torch.testing.assert_close(moved, torch.full((3, 2, 256), 0.5 / 16))  # each number as far: a step's length is 1/2
     assert metrics_of(run)["gain_classifier"] > 0
 
 

@@ -131,7 +131,7 @@ def test_remove_lowers_what_add_raises(command):
 
 
 def test_images_stop_once_the_classifier_is_as_sure_as_asked(command):
-    words = ("method=ascent", "step_size=0.5", "target=Bangs", "until=0.9", "num_images=4", "judge=none")
+    words = ("method=ascent", "step_size=1", "target=Bangs", "until=0.9", "num_images=4", "judge=none")
     for edit, wanted in (("add", 1), ("remove", -1)):
         ended = command("steer", *words, f"edit={edit}", f"where={{Bangs: {str(edit == 'remove').lower()}}}")
         assert ended.code == 0, ended.err
@@ -166,7 +166,8 @@ def test_a_step_that_follows_the_noises_length_is_recorded_as_it_was(command):
 
 
 def test_noise_of_a_file_overrules_number_seed_and_where(command, noise_file):
-    ended = command("steer", f"noise={noise_file}", "num_images=2", "seed=9", "where={Male: true}", "num_steps=1")
+    words = ("generator=tutorial", "num_images=2", "seed=9", "where={Male: true}", "num_steps=1")
+    ended = command("steer", f"noise={noise_file}", *words)
     noise = load_file(ended.folder / "history.safetensors")["noise"]
     assert torch.equal(noise[0], load_file(noise_file)["noise"])
     assert json.loads((ended.folder / "metrics.json").read_text())["num_images"] == 4
