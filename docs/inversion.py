@@ -63,9 +63,7 @@ def row(name: str, image: object, starts: int, num_steps: int = 100) -> None:
 def main(photos: str | None = None) -> None:
     """Print the table: drawn faces and samples by starts and steps, and a folder of photos."""
     chain()
-    print(
-        "| pictures | starts | steps | pixel error, mean | median | largest | features (judge) | attributes kept | ≤ 0.02 |"
-    )
+    print("| pictures | starts | steps | pixel error, mean | median | largest | features | attributes kept | ≤ 0.02 |")
     samples = zsteer.sample(n=NUM_IMAGES, seed=1)
     for starts in STARTS:
         row("samples", samples, starts)
