@@ -28,7 +28,7 @@ def test_a_notebook_shows_picture_and_lines(steered):
 
 
 def test_where_steering_ended(steered):
-    assert steered.noise.shape == (3, 256) and (steered.noise == steered.history.noise[-1]).all()
+    assert steered.noise.shape == (3, 64) and (steered.noise == steered.history.noise[-1]).all()
     assert steered.images.shape == (3, 3, 64, 64) and (steered.images == steered.history.images[2]).all()
 
 
