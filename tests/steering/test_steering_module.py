@@ -299,8 +299,8 @@ def test_projection_on_linear_networks_is_the_damped_least_squares_step(penalty_
     rows = rows_of(2, target=2, penalty_weight=penalty_weight, step_size=0.3)
     history = run(generator, classifier, noise, rows, Projected(PLAIN, on_shell=False), 1)
     others = jacobian[[0, 1, 3, 4, 5]]
-    # argmin ½‖d − g‖² + w/2 ‖J d‖², by its normal equations, with w = λ · z_dim
-    wanted = torch.linalg.solve(torch.eye(5) + 5 * penalty_weight * others.T @ others, jacobian[2])
+    # argmin ½‖d − g‖² + w/2 ‖J d‖², by its normal equations, with w = 64 λ
+    wanted = torch.linalg.solve(torch.eye(5) + 64 * penalty_weight * others.T @ others, jacobian[2])
     torch.testing.assert_close(history.noise[1] - noise, 0.3 * (wanted / wanted.norm()).expand(2, -1))
 
 

@@ -22,6 +22,7 @@ from zsteer.steering.reference import reference_noise
 from zsteer.steering.rows import Rows
 
 COUPLED_OPTIMIZERS = ("LBFGS", "Adafactor", "Muon")  # a number's step depends on the others'
+STIFFNESS = 64.0  # of λ = 1, beside the unit stiffness by which a step stays with its gradient
 
 
 class NoGradient(Exception):
@@ -180,9 +181,10 @@ class Projected:
 
     The step is the unit vector of d = (I + w JᵀJ + v M)⁻¹ g, which has the least ‖d − g‖² + w ‖Jd‖² + v dᵀMd. J is the
     Jacobian of the kept logits in σ: for v = 0 this is the projection (I − Jᵀ(JJᵀ + I/w)⁻¹J) g, damped by 1/w. The
-    penalty weight λ is the stiffness w = λ · z_dim, which means the same for noise of any length: at 0 nothing is
-    projected out. M is what a step changes in the image, the pull-back metric of its pixels (Arvanitidis et al. 2018,
-    "Latent Space Oddity"), scaled to the trace of I.
+    penalty weight λ is the stiffness w = 64 λ: at 0 nothing is projected out. It means the same for noise of any
+    length, because the mean square of a logit's gradient, in σ, is at least 1 in any (Poincaré's inequality). M is what
+    a step changes in the image, the pull-back metric of its pixels (Arvanitidis et al. 2018, "Latent Space Oddity"),
+    scaled to the trace of I.
 
     Args:
         image_weight: v.
@@ -227,7 +229,7 @@ class Projected:
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         rows, logits = step.rows, self._smoothed(step) / step.sigma
-        stiffness = rows.penalty_weight * step.noise.shape[1]
+        stiffness = STIFFNESS * rows.penalty_weight
         if step.number % self.refresh_every == 0:
             self._jacobian = jacobian(logits, step.noise).where(rows.kept[:, :, None], 0.0)
             metric = image_metric(step, self.num_probes) if self.image_weight > 0 else None
@@ -293,7 +295,7 @@ class Direction:
         scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
         wanted = rows.sign[:, None] * directions[rows.target]
         others = directions.expand(len(rows), -1, -1).where(rows.kept[:, :, None], 0.0)
-        return scores, unit(System(others, rows.penalty_weight * directions.shape[1]).solve(wanted))
+        return scores, unit(System(others, STIFFNESS * rows.penalty_weight).solve(wanted))
 
     def retract(self, noise: Tensor, start: Tensor) -> Tensor:
         return to_shell(noise, start) if self.on_shell else noise
