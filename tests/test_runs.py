@@ -179,15 +179,6 @@ def test_samples_of_a_network_or_a_run(runs):
     assert zsteer.sample(n=1).shape == (1, 3, 64, 64)
 
 
-def test_a_generator_of_a_condition_is_not_sampled(runs, tmp_path):
-    folder = copied(runs / "gan", tmp_path)
-    about = json.loads((folder / "generator.json").read_text())
-    about["config"]["gan"]["condition"] = 1
-    (folder / "generator.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="was trained with gan.condition=1"):
-        zsteer.sample(folder)
-
-
 def test_a_runs_file_of_weights_brings_its_network_unless_words_say_what_it_is(runs):
     file = f"{runs / 'gan'}/generator.safetensors"
     for more, z_dim in (((), 8), (("generator=tutorial",), 64), (("generator.network.z_dim=7",), 7)):

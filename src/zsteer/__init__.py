@@ -9,6 +9,7 @@ state, random numbers, environment variables, warning filters.
 """
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +59,22 @@ def load(path: str | Path) -> "nn.Module":
     return loading.load(path)
 
 
-def sample(generator: "nn.Module | str | Path | None" = None, n: int = 16, seed: int = 0) -> "Tensor":
+def sample(
+    generator: "nn.Module | str | Path | None" = None,
+    n: int = 16,
+    seed: int = 0,
+    condition: "Mapping[str, Any] | None" = None,
+) -> "Tensor":
     """Images `[n, 3, H, W]` in [-1, 1] of a generator: a network, a run's folder, weights, or the bundled one.
 
     `steer` starts from the same with this seed, where it takes any.
 
+    Args:
+        condition: what a generator of `gan.condition` is told, as in `{"Smiling": True}`; the rest is as in the data.
+
     Raises:
-        ValueError: a generator that was trained with `gan.condition`, some of whose noise are targets.
+        ValueError: the generator cannot be told so.
     """
-    from zsteer.app.checks import unconditional
     from zsteer.files import BUNDLE
     from zsteer.networks.inference import images_of, noise_of
     from zsteer.runs import trained_network
@@ -76,9 +84,8 @@ def sample(generator: "nn.Module | str | Path | None" = None, n: int = 16, seed:
     whole_number(seed, "seed", 0, MAX_SEED)
     if generator is None or isinstance(generator, str | Path):
         weights, _ = trained_network(Path(generator or BUNDLE / "generator.safetensors"))
-        unconditional(weights)
         generator = load(weights)
-    return images_of(generator, noise_of(generator, n, seed))
+    return images_of(generator, noise_of(generator, n, seed, condition))
 
 
 def invert(image: Any, *words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Inverted":

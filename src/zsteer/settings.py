@@ -1,7 +1,7 @@
 """Settings and their ranges: each refusal is one line with the value, the constraint and the config key."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ def choice(value: Any, key: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{key}={value} must be one of {', '.join(choices)}")
     return value
+
+
+def as_typed(key: str, mapping: Mapping[Any, Any]) -> str:
+    """A mapping as it is given on the command line."""
+    return f"{key}={{{', '.join(f'{name}: {str(value).lower()}' for name, value in mapping.items())}}}"
 
 
 def existing_file(value: Any, key: str) -> Path:

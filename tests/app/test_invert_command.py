@@ -19,8 +19,6 @@ from torchvision.transforms.functional import to_pil_image
 
 import zsteer
 from zsteer.app.composition import compose
-from zsteer.networks import Generator
-from zsteer.networks.checkpoints import save_weights
 from zsteer.networks.inference import frozen
 from zsteer.networks.loading import load_network
 
@@ -248,12 +246,3 @@ def test_a_wrong_setting_ends_in_one_clear_line(command, folder, words, said):
     assert said in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
     assert not (ended.folder / "noise.safetensors").exists()
-
-
-def test_a_generator_of_a_condition_is_refused(command, folder, tmp_path):
-    generator = Generator(hidden_dim=2)
-    save_weights(generator, tmp_path / "g.safetensors", {"config": {"gan": {"condition": 2}}, "figures": {}})
-    words = ("generator.network.hidden_dim=2", f"generator.checkpoint={tmp_path / 'g.safetensors'}")
-    ended = command("invert", *QUICK, *words, f"image={folder}")
-    assert ended.code == 1
-    assert "was trained with gan.condition=2" in ended.err.splitlines()[-1]

@@ -101,9 +101,10 @@ def test_images_without_labels_and_numbers_alone(photos, command):
     ended = command("train_gan", *data, "trainer=cpu", "experiment=r3gan_small", "judge=none")
     assert ended.code == 0, ended.err
     table = f"data.table={photos}/labels.csv"
-    ended = command("train_gan", *data, table, "trainer=cpu", "experiment=r3gan_small", "judge=none", "gan.condition=3")
+    gan = ["trainer=cpu", "experiment=r3gan_small", "judge=none", "gan.condition=[hat,glasses,smile]"]
+    ended = command("train_gan", *data, table, *gan)
     assert ended.code == 1
-    assert re.search(r"^error: gan.condition=3: \w+ is missing in \d+ training images", ended.err.splitlines()[-1])
+    assert re.search(r"^error: gan.condition: \w+ is missing in \d+ training images", ended.err.splitlines()[-1])
     small = ["classifier=residual", "classifier.network.hidden_dim=8"]
     ended = command("train_classifier", *data, table, "trainer=cpu", *small, "data.attributes=[age]")
     assert ended.code == 0, ended.err

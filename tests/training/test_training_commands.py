@@ -9,11 +9,13 @@ import tempfile
 import pytest
 import torch
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from PIL import Image
 from pytorch_lightning import Callback
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import zsteer
 from zsteer.app import commands
 from zsteer.app.composition import compose
 from zsteer.classifier import training as classifier_training
@@ -23,6 +25,7 @@ from zsteer.gan import training as gan_training
 from zsteer.gan.fidelity import frechet_distance, judge_embedding, samples_of
 from zsteer.gan.module import GANModule
 from zsteer.networks.checkpoints import load_weights
+from zsteer.networks.conditional import ConditionalGenerator
 from zsteer.networks.loading import load_network
 from zsteer.networks.tutorial import Classifier, Generator
 from zsteer.training.fitting import WholeCheckpoints, precision_of
@@ -339,6 +342,12 @@ def test_every_generator_and_loss_trains_and_is_steered(generator, loss, run, co
             "gan.optimizer_d.lr=1 cannot differ from the generator's under gan.schedules.lr",
         ),
         (["scores.inception=nowhere"], "scores.inception=nowhere: no such file"),
+        (["gan.condition=2"], "gan.condition=2 must be 'celeba' or a list of names"),
+        (
+            ["gan.condition=celeba", "generator.network.z_dim=40"],
+            "gan.condition has 40 names, which must be fewer than",
+        ),
+        (["gan.condition=[Male]", "data.attributes=[Male]"], "data.attributes=.* has no meaning beside gan.condition"),
         (["gan.clip_norm=0"], "gan.clip_norm=0 must be a finite number, greater than 0"),
         (["scores.split=dev"], "scores.split=dev must be one of train, val, test, all"),
         (["scores.num_samples=2"], "scores.num_samples=2 must be a whole number, 4 or more"),
@@ -354,8 +363,8 @@ def test_settings_of_a_gan_that_cannot_be_are_refused_before_the_data_are_made(c
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gan.condition=41"], "gan.condition=41 must be at most 40, the data's targets"),
-        (["gan.condition=2", "discriminator.network.im_chan=3"], "discriminator.network cannot take images"),
+        (["gan.condition=[Smiling,height]"], "gan.condition='height' is not an attribute of this data set"),
+        (["gan.condition=[Smiling]", "discriminator.network.im_chan=3"], "discriminator.network cannot take images"),
         (["scores.num_samples=16", "data.num_val=3"], "the data's val split has 3 images; FID and the like need more"),
         (["judge.network._target_=torch.nn.Flatten", "judge.checkpoint=null"], "judge.network"),
     ],
@@ -366,14 +375,59 @@ def test_what_cannot_train_is_said_before_the_first_step(run, words, said, monke
         run("train_gan", *GAN, *words)
 
 
-def test_condition_widens_the_discriminator_and_keeps_the_generator_from_being_steered(run, command):
-    figures, folder, _ = run("train_gan", *GAN, "gan.condition=3", "judge=none", "max_images=16")
-    assert figures == {"num_images": 16}
-    for script in ("steer", "evaluate"):
-        words = ["what=generator"] if script == "evaluate" else []
-        ended = command(script, *words, f"generator.checkpoint={folder / 'generator.safetensors'}")
-        assert ended.code == 1
-        assert "was trained with gan.condition=3" in ended.err.splitlines()[-1]
+def test_a_conditional_generator_is_told_what_to_draw_by_its_run(run, command):
+    words = ["gan.condition=[smiling,hair_length]", "judge=none", "max_images=32", "generator.network.z_dim=8"]
+    _, folder, cfg = run("train_gan", *GAN, *words)
+    generator = zsteer.load(folder)
+    assert isinstance(generator, ConditionalGenerator) and generator.condition == ("Smiling", "hair_length")
+    targets = torch.tensor(instantiate(cfg.data, attributes=["Smiling", "hair_length"]).train_targets())
+    examples = generator.examples * generator.scales[1] + generator.scales[0]
+    torch.testing.assert_close(examples.unique(dim=0), targets.unique(dim=0))
+    asked = command("sample", f"generator={folder}", "condition={Smiling: true, hair_length: 0.5}", "num_images=4")
+    assert asked.code == 0, asked.err
+    noise = load_file(asked.folder / "noise.safetensors")["noise"]
+    wanted = (0.5 - generator.scales[0, 1]) / generator.scales[1, 1]
+    torch.testing.assert_close(noise[:, -2:], torch.tensor([1.0, wanted]).expand(4, -1))
+    again = command("sample", f"generator={folder}", f"noise={asked.folder}", "condition={Smiling: false}")
+    changed = load_file(again.folder / "noise.safetensors")["noise"]
+    assert torch.equal(changed[:, :-2], noise[:, :-2]) and (changed[:, -2] == 0).all()
+    torch.testing.assert_close(changed[:, -1], noise[:, -1])
+    images = zsteer.sample(generator, 4, condition={"Smiling": True, "hair_length": 0.5})
+    with torch.no_grad():
+        torch.testing.assert_close(images, generator(noise), rtol=1e-4, atol=1e-5)
+
+
+def test_steering_moves_a_conditional_generators_noise_or_its_condition(run, command):
+    words = ["gan.condition=[Smiling,Male]", "judge=none", "max_images=32", "generator.network.z_dim=8"]
+    _, folder, _ = run("train_gan", *GAN, *words)
+    quick = [f"generator={folder}", "num_images=2", "num_steps=4", "condition={Smiling: false}", "judge=none"]
+    for method in ("projected", "tutorial", "direction", "condition"):
+        ended = command("steer", *quick, f"method={method}")
+        assert ended.code == 0, ended.err
+        noise = load_file(ended.folder / "history.safetensors")["noise"]
+        free, smiling, male = noise[:, :, :6], noise[:, :, 6], noise[:, :, 7]
+        assert (male == male[0]).all() and (smiling[0] == 0).all()
+        if method == "condition":
+            assert (free == free[0]).all()
+            torch.testing.assert_close(smiling[-1], torch.full((2,), 4 * 0.0625))
+        else:
+            assert (smiling == 0).all() and (free[-1] != free[0]).all()
+        if method == "projected":
+            torch.testing.assert_close(free[-1].norm(dim=1), free[0].norm(dim=1))
+            half_dim, radius = torch.tensor(3.0).double(), free[-1].double().square().sum(dim=1)
+            typical = 100 * torch.special.gammainc(half_dim, radius / 2).mean().item()
+            figures = json.loads((ended.folder / "metrics.json").read_text())
+            assert figures["noise_norm_percentile"] == pytest.approx(typical)
+    for words, said in (
+        (["method=condition", "target=Young"], "target='Young' is not an attribute of what the generator is told"),
+        (["method=best_of"], "method=best_of looks among samples, whose conditions differ"),
+        (["where={smiling: true}"], "condition={Smiling: false} tells the generator what where looks for; keep one"),
+        (["condition=3"], "condition=3 must map attributes to their values, as in condition={Smiling: true}"),
+    ):
+        ended = command("steer", *quick, *words)
+        assert ended.code == 1 and said in ended.err.splitlines()[-1]
+    ended = command("steer", "method=condition")
+    assert "method=condition needs a generator that was trained with gan.condition" in ended.err.splitlines()[-1]
 
 
 def test_a_gan_that_diverges_ends_in_an_error_and_leaves_no_weights(run, folders):

@@ -16,8 +16,19 @@ from zsteer.app import trainer_words
 from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
-from zsteer.files import is_bundled, recorded_at
-from zsteer.settings import JUDGES, LIMITS, MAX_SEED, NETWORKS, choice, existing_file, flag, real_number, whole_number
+from zsteer.files import is_bundled
+from zsteer.settings import (
+    JUDGES,
+    LIMITS,
+    MAX_SEED,
+    NETWORKS,
+    as_typed,
+    choice,
+    existing_file,
+    flag,
+    real_number,
+    whole_number,
+)
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
@@ -30,7 +41,7 @@ MOST = 1_000_000  # of images and of steps: what is listed and drawn
 # What our classes take true or false for: any other word would be taken for true.
 SWITCHES = ("color", "compiled", "cutout", "download", "flip", "on_shell", "paired", "spectral", "translation", "unit")
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
-NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "noise", "target")
+NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "condition", "noise", "target")
 
 
 def steer(cfg: DictConfig) -> None:
@@ -54,7 +65,6 @@ def steer(cfg: DictConfig) -> None:
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
-    unconditional(cfg.generator.get("checkpoint"))
     names = attributes.steerable(cfg.classifier, "classifier")
     spelled(cfg.target, "target")
     target(cfg.target, cfg.classifier, names)
@@ -66,6 +76,9 @@ def steer(cfg: DictConfig) -> None:
     preserve(cfg.preserve, cfg.target, names)
     until(cfg)
     where(cfg)
+    condition(cfg)
+    if cfg.method.get("_target_") == "zsteer.steering.methods.OfCondition":
+        entry(cfg)
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
 
@@ -174,14 +187,25 @@ def where(cfg: DictConfig) -> None:
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
 
 
-def unconditional(path: Any) -> None:
-    """A generator whose noise is all noise, as far as the config beside its weights says."""
-    condition = recorded_at(path, "config", "gan", "condition")
-    if condition:
-        raise ValueError(
-            f"generator.checkpoint={path} was trained with gan.condition={condition}: its last numbers are targets, "
-            "which only training draws; use a generator without"
-        )
+def condition(cfg: DictConfig) -> None:
+    """What a conditional generator is told: attributes and their values, none of which `where` looks for too."""
+    if not isinstance(cfg.condition, Mapping | DictConfig | None):
+        example = "as in condition={Smiling: true}"
+        raise ValueError(f"condition={cfg.condition} must map attributes to their values, {example}")
+    sought = cfg.get("where")
+    names = list(sought) if isinstance(sought, Mapping | DictConfig) else []
+    for name in cfg.condition or ():
+        if attributes.canonical(str(name)) in map(attributes.canonical, map(str, names)):
+            said = as_typed("condition", {name: cfg.condition[name]})
+            raise ValueError(f"{said} tells the generator what where looks for; keep one")
+
+
+def entry(cfg: DictConfig) -> None:
+    """A target that the generator is conditioned on, where it is moved by that."""
+    names = cfg.generator.network.get("names")
+    if not names:
+        raise ValueError("method=condition needs a generator that was trained with gan.condition")
+    attributes.find(cfg.target, names, owner="what the generator is told")
 
 
 def sample(cfg: DictConfig) -> None:
@@ -193,6 +217,7 @@ def sample(cfg: DictConfig) -> None:
     whole_number(cfg.num_images, "num_images", 1)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     needed(cfg, "a picture", ["generator"])
+    condition(cfg)
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
 
@@ -204,6 +229,10 @@ def train_gan(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
     training(cfg, trainer_words.GAN, "generator", "discriminator", "judge")
+    if cfg.gan.get("condition") and cfg.data.get("attributes") is not None:
+        raise ValueError(
+            f"data.attributes={cfg.data.attributes} has no meaning beside gan.condition, a GAN's only targets"
+        )
     trained(cfg, "judge")
     # Without float16, whose range a penalty's gradients leave.
     choice(cfg.trainer.precision, "trainer.precision", ("auto", *PRECISIONS))
@@ -337,7 +366,6 @@ def invert(cfg: DictConfig) -> None:
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
-    unconditional(cfg.generator.get("checkpoint"))
 
 
 def summarize(cfg: DictConfig) -> None:
@@ -350,14 +378,12 @@ def summarize(cfg: DictConfig) -> None:
 
 
 def needed(cfg: DictConfig, by: str, roles: Sequence[str]) -> None:
-    """Networks that an evaluation cannot do without; a generator's noise must be all noise."""
+    """Networks that an evaluation cannot do without."""
     for role in roles:
         network(cfg, role)
         if cfg[role] is None:
             raise ValueError(f"{role}=none: {by} needs one")
         trained(cfg, role)
-        if role == "generator":
-            unconditional(cfg.generator.get("checkpoint"))
 
 
 def trained(cfg: DictConfig, role: str) -> None:

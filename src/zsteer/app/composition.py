@@ -83,6 +83,7 @@ RESOLVERS = {
     "plus": lambda one, other: one + other,
     "times": lambda one, other: one * other,
     "outputs": lambda attributes: len(resolve(attributes)),
+    "count": lambda names: len(resolve(names, "gan.condition")) if names else 0,
     "widths": widths_up_to,
     "bundled": lambda name: str(BUNDLE / name),
 }

@@ -71,6 +71,7 @@ class FaceData(LightningDataModule):
 
     batches_per_step, extra_batches = 1, 0
     label_quality: Mapping[str, str] = {}  # remarks on the labels of some attributes
+    attributes_key = "data.attributes"  # which errors name
     only: str | None = None  # the one split that is needed, where there is one: others need not be rendered for it
 
     def __init__(
@@ -132,7 +133,7 @@ class FaceData(LightningDataModule):
         """The store's columns that are the targets."""
         names = self.store.names
         if self.attributes is not None:
-            return [find(name, names, key="data.attributes", owner="this data set") for name in self.attributes]
+            return [find(name, names, key=self.attributes_key, owner="this data set") for name in self.attributes]
         return [names.index(name) for name in (CELEBA if set(CELEBA) <= set(names) else names)]
 
     def require_targets(self) -> None:
@@ -159,7 +160,9 @@ class FaceData(LightningDataModule):
                 values = values[~np.isnan(values)]
                 scales[name] = (values.mean(dtype=float).item(), values.std(dtype=float).item())
                 if scales[name][1] == 0:
-                    raise ValueError(f"data.attributes: {name!r} is {values[0]} in all training images; leave it out")
+                    raise ValueError(
+                        f"{self.attributes_key}: {name!r} is {values[0]} in all training images; leave it out"
+                    )
         return scales
 
     @property
@@ -211,6 +214,10 @@ class FaceData(LightningDataModule):
     def train_indices(self) -> np.ndarray:
         """The training images of this fold, as positions in the store."""
         return self.store.indices(TRAIN)[FOLDS[self.fold]]
+
+    def train_targets(self) -> Float[np.ndarray, "n k"]:
+        """The targets of the training images of this fold, in the data's own units."""
+        return self.store.targets[self.train_indices()][:, self.columns]
 
     def train_dataloader(self) -> DataLoader:
         indices = self.train_indices()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from zsteer.files import atomic_write, is_main_process, write_json, write_table
-from zsteer.networks.inference import best_device
+from zsteer.networks.inference import best_device, num_free
 from zsteer.networks.loading import load_classifier, load_network, try_generator
 from zsteer.pictures import grid_of, save_picture
 from zsteer.results import Result
@@ -76,12 +76,12 @@ def name_directions(cfg: DictConfig, folder: Path | None) -> NamedDirections:
     images = try_generator(generator)
     classifier, judge = (load_classifier(cfg[role], role, images) for role in ("classifier", "judge"))
     references = reference_logits(generator, [classifier.network, judge.network], best_device())
-    noise = reference_noise(generator)
+    noise, free = reference_noise(generator), num_free(generator)
     found = find_directions(cfg.source, generator, references[0], key="source")
-    own = components(cfg.source, generator, noise)
+    own = components(cfg.source, generator)
     vectors = torch.nn.functional.normalize(found, dim=1) if own is None else own
     names = classifier.names if own is None else [str(number) for number in range(len(vectors))]
-    effects = vectors @ mean_gradients(noise, references[1]).T
+    effects = vectors @ mean_gradients(noise[:, :free], references[1]).T
     ranks = RANKS[: len(judge.names)]
     rows = []
     for name, effect in zip(names, effects, strict=True):
@@ -89,7 +89,8 @@ def name_directions(cfg: DictConfig, folder: Path | None) -> NamedDirections:
         rows.append([name, *(cell for column in largest for cell in (judge.names[column], f"{effect[column]:+.2f}"))])
     table = pd.DataFrame(rows, columns=["direction", *(title for rank in ranks for title in (rank, "σ"))])
     shown = vectors[:NUM_SHOWN]
-    moved = noise[0] + torch.linspace(-4, 4, 9)[None, :, None] * shown[:, None]
+    moved = noise[0].repeat(len(shown), 9, 1)
+    moved[:, :, :free] += torch.linspace(-4, 4, 9)[None, :, None] * shown[:, None]
     image = grid_of(generator(moved.flatten(0, 1)), columns=9)
     metrics = {"what": "directions", "source": cfg.source, "num_directions": len(vectors)}
     named = NamedDirections(metrics, table, found, vectors, image)

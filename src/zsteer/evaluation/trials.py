@@ -28,6 +28,7 @@ from zsteer.evaluation.limits import drawn_edit, optimum, people_without
 from zsteer.evaluation.trajectories import Scorer, Trajectory, along, steered
 from zsteer.files import atomic_write, slug
 from zsteer.networks.fingerprints import fingerprint
+from zsteer.networks.inference import num_free
 from zsteer.networks.loading import load_classifier, try_generator
 from zsteer.pictures import to_uint8
 from zsteer.settings import LIMITS
@@ -199,10 +200,11 @@ def trial_of(session: Session, scorer: Scorer, job: DictConfig, trajectory: Traj
     when = torch.stack([first_crossing(gain, flip if isinstance(level, str) else level) for level in LEVELS])
     change_at, seen_at = (torch.stack([along(path, moments) for moments in when]) for path in (change, seen))
     noise = trajectory.noise
+    free = num_free(session.networks.generator)
     norm = (
         torch.full_like(when, torch.nan)
         if noise is None
-        else torch.stack([norm_percentiles(along(noise, moments)).float() for moments in when])
+        else torch.stack([norm_percentiles(along(noise, moments)[:, :free]).float() for moments in when])
     )
 
     def features(moments: Float[Tensor, " n"]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pytorch_lightning import LightningModule
@@ -11,15 +12,15 @@ from torch import Tensor, nn
 from zsteer.data.faces import FaceData
 from zsteer.data.streams import random_source
 from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
+from zsteer.gan.regularizers import Prepared, Regularizer
 from zsteer.gan.schedules import Cosine, Setting, value
-from zsteer.networks.inference import channels_last, copied, z_dim_of
+from zsteer.networks.conditional import condition_of, conditioned
+from zsteer.networks.inference import channels_last, copied, noise_of, num_free, z_dim_of
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
 
 SCHEDULED = ("lr", "beta2")
 
-# A term of the generator's loss: of the generator, its noise `[n, z_dim]` and the images that it made of it.
-Regularizer = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Terms = dict[str, Tensor]
 
 
@@ -42,9 +43,9 @@ class GANModule(LightningModule):
         ema_half_life: images after which a weight's share in the average has halved; at first a twentieth of the images
             seen so far, so that the average does not show its start for long.
         schedules: of the optimizers' `lr` and `beta2`, which are otherwise the optimizers' own.
-        regularizers: terms to be added to the generator's loss, by name.
-        condition: how many of the targets are shown to both networks: to the generator at the end of its noise (`z_dim`
-            counts them), to the discriminator as channels beside the image's.
+        regularizers: terms to be added to the generator's loss, by name, each times its weight.
+        condition: names of the data's targets that are shown to both networks: to the generator at the end of its noise
+            (`z_dim` counts them), to the discriminator as channels beside the image's.
         augment: of the images that the discriminator sees, real and generated; differentiable.
         compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
         seed: of the random numbers.
@@ -70,7 +71,7 @@ class GANModule(LightningModule):
         ema_half_life: Setting = 10_000,
         schedules: Mapping[str, Cosine] | None = None,
         regularizers: Mapping[str, Regularizer] | None = None,
-        condition: int = 0,
+        condition: str | Sequence[str] = (),
         augment: Callable[[Tensor], Tensor] | None = None,
         compiled: bool = False,
         seed: int = 0,
@@ -91,9 +92,11 @@ class GANModule(LightningModule):
             real_number(ema_half_life, "gan.ema_half_life", above=0.0)
         if clip_norm is not None:
             real_number(clip_norm, "gan.clip_norm", above=0.0)
-        if whole_number(condition, "gan.condition", 0) >= self.z_dim:
-            raise ValueError(f"gan.condition={condition} must be less than generator.network.z_dim={self.z_dim}")
+        for name, regularizer in (regularizers or {}).items():
+            if not isinstance(weight := getattr(regularizer, "weight", 1.0), Cosine):
+                real_number(weight, f"gan.regularizers.{name}.weight", minimum=0.0)
         _check_schedules(schedules or {}, optimizer_g, optimizer_d)
+        generator = conditioned(generator, condition)
         self.generator, self.discriminator = channels_last(generator), channels_last(discriminator)
         self.ema_generator = copied(self.generator).requires_grad_(False)
         self.optimizer_factories = (optimizer_g, optimizer_d)
@@ -101,12 +104,15 @@ class GANModule(LightningModule):
         self.r1_gamma, self.r2_gamma, self.gp_weight, self.penalty_every = r1_gamma, r2_gamma, gp_weight, penalty_every
         self.discriminator_steps, self.accumulate, self.clip_norm = discriminator_steps, accumulate, clip_norm
         self.ema_half_life, self.schedules = ema_half_life, dict(schedules or {})
-        self.regularizers, self.condition, self.augment = dict(regularizers or {}), condition, augment
+        self.regularizers, self.augment = dict(regularizers or {}), augment
+        self.trained_regularizers = nn.ModuleDict(
+            {name: part for name, part in self.regularizers.items() if isinstance(part, nn.Module)}
+        )
+        self.condition = self.z_dim - num_free(generator)  # so many targets
         self.seed = seed
         self.num_iterations = 0
         self.num_images = 0  # real ones that the discriminator was trained on
         self._draws = 0
-        self._targets = torch.zeros(1, condition)
         # Beside the submodules, so that checkpoints keep the networks' own names.
         networks = (self.generator, self.discriminator)
         self._fast = tuple(torch.compile(network) for network in networks) if compiled else networks
@@ -119,8 +125,30 @@ class GANModule(LightningModule):
         """
         if data.batch_size % self.accumulate:
             raise ValueError(f"gan.accumulate={self.accumulate} must divide data.batch_size={data.batch_size}")
+        if self.condition:
+            data.attributes, data.attributes_key = condition_of(self.generator), "gan.condition"
         data.extra_batches = int(self.loss.paired)
         data.batches_per_step = self.batches_per_iteration
+
+    def prepare(self, data: FaceData) -> None:
+        """Have regularizers see the data, and a conditional generator keep which conditions occur together there.
+
+        Raises:
+            ValueError: they do not fit, or some of the conditions are missing.
+        """
+        for regularizer in self.regularizers.values():
+            if isinstance(regularizer, Prepared):
+                regularizer.prepare(self.generator, data)
+        if not self.condition:
+            return
+        targets = data.train_targets()
+        for name, missing in zip(data.names, np.isnan(targets).sum(axis=0).tolist(), strict=True):
+            if missing:
+                raise ValueError(
+                    f"gan.condition: {name} is missing in {missing} training images; complete the data, or leave it out"
+                )
+        for generator in (self.generator, self.ema_generator):
+            generator.learn(targets, [data.scales.get(name, (0.0, 1.0)) for name in data.names])
 
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
         """Images in [-1, 1] of the averaged generator."""
@@ -143,15 +171,11 @@ class GANModule(LightningModule):
     def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
         """Standard normal noise for images that shall have these targets, which condition it or do not matter."""
         noise = self.draw(len(targets), torch.randn, self.z_dim - self.condition)
-        return torch.cat([noise, targets[:, : self.condition]], dim=1) if self.condition else noise
+        return torch.cat([noise, targets], dim=1) if self.condition else noise
 
     def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
-        """Noise to look at samples of: standard normal, beside it the targets of images of the last batch."""
-        noise = torch.randn(num, self.z_dim - self.condition, generator=source).to(self._a_weight)
-        if not self.condition:
-            return noise
-        chosen = torch.randint(len(self._targets), (num,), generator=source)
-        return torch.cat([noise, self._targets.to(noise)[chosen.to(noise.device), : self.condition]], dim=1)
+        """Noise to look at samples of."""
+        return noise_of(self.generator, num, source).to(self._a_weight)
 
     def discriminate(
         self, network: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"]
@@ -159,7 +183,7 @@ class GANModule(LightningModule):
         """The discriminator's logits `[n]`, images augmented and targets beside them where that is asked for."""
         images = images if self.augment is None else self.augment(images)
         if self.condition:
-            planes = targets[:, : self.condition, None, None].expand(-1, -1, *images.shape[2:])
+            planes = targets[:, :, None, None].expand(-1, -1, *images.shape[2:])
             images = torch.cat([images, planes], dim=1)
         logits = network(images)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits
@@ -168,7 +192,7 @@ class GANModule(LightningModule):
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)
         optimizer_g, optimizer_d = optimizers
-        self._draws, self._targets = 0, batch[1]
+        self._draws = 0
         self._follow_schedules(optimizers)
         batches = list(zip(*(part.chunk(self.batches_per_iteration) for part in batch), strict=True))
         num_images = self.discriminator_steps * len(batches[0][0]) * self.trainer.world_size
@@ -192,7 +216,7 @@ class GANModule(LightningModule):
             loss, terms = self.generator_loss(reals, wanted)
             self.manual_backward(loss * len(reals) / len(real_images))
             logged.append(terms)
-        self._step(optimizer_g, self.generator)
+        self._step(optimizer_g, self.generator, self.trained_regularizers)
         self.discriminator.requires_grad_(True)
         terms = terms_d | mean_terms(logged)
 
@@ -257,12 +281,13 @@ class GANModule(LightningModule):
         terms = {"loss_g": loss}
         for name, regularizer in self.regularizers.items():
             terms[name] = regularizer(self.generator, noise, images)
-            loss = loss + terms[name]
+            loss = loss + value(getattr(regularizer, "weight", 1.0), self.num_images) * terms[name]
         return loss, {name: term.detach() for name, term in terms.items()}
 
-    def _step(self, optimizer: LightningOptimizer, network: nn.Module) -> None:
+    def _step(self, optimizer: LightningOptimizer, *networks: nn.Module) -> None:
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
+            weights = [weight for network in networks for weight in network.parameters()]
+            nn.utils.clip_grad_norm_(weights, self.clip_norm)
         optimizer.step()
 
     @torch.no_grad()
@@ -291,7 +316,8 @@ class GANModule(LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         factory_g, factory_d = self.optimizer_factories
-        return [factory_g(self.generator.parameters()), factory_d(self.discriminator.parameters())]
+        trained = [*self.generator.parameters(), *self.trained_regularizers.parameters()]
+        return [factory_g(trained), factory_d(self.discriminator.parameters())]
 
 
 def mean_terms(logged: Sequence[Terms]) -> Terms:

@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +12,7 @@ from pytorch_lightning import seed_everything
 from zsteer.data.faces import FaceData
 from zsteer.gan.callbacks import FidelityScores, SampleGrid
 from zsteer.gan.module import GANModule
+from zsteer.networks.conditional import config_of
 from zsteer.networks.loading import attempt, load_classifier, load_network, try_generator
 from zsteer.training.checkpoint import resumed_from
 from zsteer.training.fitting import chosen_callbacks, ending_between_steps, trainer_of
@@ -24,9 +24,13 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     """Train a GAN; the folder gets `generator.safetensors` (the average), `samples.png`, events and checkpoints."""
     seed_everything(cfg.seed, workers=True)
     warnings.filterwarnings("ignore", ".*have no `validation_step`.*")  # a GAN has no validation loss
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
     data = instantiate(cfg.data)
     networks = {role: load_network(cfg[role], role) for role in ("generator", "discriminator")}
     module = instantiate(cfg.gan, **networks, seed=cfg.seed)
+    if module.generator is not networks["generator"]:  # now it takes a condition
+        network = config["generator"]["network"]
+        config["generator"]["network"] = config_of(module.generator, network)
     module.feed_from(data)
     images = try_generator(networks["generator"], trained=True)
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
@@ -34,10 +38,10 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     callbacks = chosen_callbacks(cfg, scores.monitored)
     resumed = resumed_from(cfg.ckpt_path, module)
     with open_loggers(cfg, folder) as loggers:
-        config: Any = OmegaConf.to_container(cfg, resolve=True)
         log_settings(loggers, config)
         trainer = trainer_of(cfg, folder, loggers, grid, scores, *callbacks, resumed=resumed)
         try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
+        module.prepare(data)
         module.train()
         with ending_between_steps(trainer):
             trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -55,18 +59,8 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
     """Show the discriminator two of the data's images and two generated ones.
 
     Raises:
-        ValueError: they differ in size; it cannot take them, or gives something else than one logit for each; or more
-            targets shall be shown to it than the data have.
+        ValueError: they differ in size; it cannot take them, or gives something else than one logit for each.
     """
-    if module.condition > len(data.names):
-        raise ValueError(f"gan.condition={module.condition} must be at most {len(data.names)}, the data's targets")
-    conditions = data.store.targets[data.train_indices()][:, data.columns[: module.condition]]
-    for name, missing in zip(data.names, np.isnan(conditions).sum(axis=0).tolist(), strict=False):
-        if missing:
-            raise ValueError(
-                f"gan.condition={module.condition}: {name} is missing in {missing} training images; complete the data, "
-                "or choose other data.attributes"
-            )
     generated = module.generator(torch.zeros(2, module.z_dim))
     if generated.shape[1:] != data.example.shape[1:]:
         made, given = ("×".join(map(str, images.shape[2:])) for images in (generated, data.example))

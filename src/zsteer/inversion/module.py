@@ -9,6 +9,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from zsteer.inversion.distance import Distance
+from zsteer.networks.conditional import ConditionalGenerator
+from zsteer.networks.inference import num_free
 from zsteer.optimizers import OptimizerFactory
 from zsteer.steering.methods import unit
 
@@ -23,7 +25,8 @@ class LatentInversion(LightningModule):
 
     Args:
         given: each row's picture, in [-1, 1].
-        radii: the least and the largest norm of the noise, to which each step is brought back.
+        radii: the least and the largest norm of the noise, to which each step is brought back; a condition stays in its
+            range.
 
     `losses` are each row's before each step, and after the last.
     """
@@ -40,7 +43,8 @@ class LatentInversion(LightningModule):
     ):
         super().__init__()
         self.noise = nn.Parameter(noise.clone())
-        self.radii = radii
+        self.radii, self.free = radii, num_free(generator)
+        self.bounds = generator.bounds.to(noise) if isinstance(generator, ConditionalGenerator) else None
         self.losses: list[Float[Tensor, " rows"]] = []
         self._generator, self._distance, self._given = (generator,), distance, given  # a tuple is not registered
         self._optimizer, self._scheduler = optimizer, scheduler
@@ -63,7 +67,11 @@ class LatentInversion(LightningModule):
     def optimizer_step(self, *step: Any, **more: Any) -> None:
         super().optimizer_step(*step, **more)
         with torch.no_grad():
-            self.noise.copy_(unit(self.noise) * self.noise.norm(dim=1, keepdim=True).clamp(*self.radii))
+            noise, condition = self.noise[:, : self.free], self.noise[:, self.free :]
+            noise.copy_(unit(noise) * noise.norm(dim=1, keepdim=True).clamp(*self.radii))
+            if self.bounds is not None:
+                least, most = self.bounds.to(condition)
+                condition.copy_(condition.clamp(least, most))
 
     def on_train_end(self) -> None:
         with torch.no_grad():

@@ -81,13 +81,18 @@ def inverted(
     found: Float[Tensor, "n 3 h w"],
     table: pd.DataFrame,
     losses: Float[Tensor, "steps n"],
+    num_free: int | None = None,
 ) -> Inverted:
-    """What an inversion gives; its figures are means over the pictures of a table (see `likeness`)."""
+    """What an inversion gives; its figures are means over the pictures of a table (see `likeness`).
+
+    Args:
+        num_free: how many of the noise's numbers are no condition.
+    """
     settings = {"num_pictures": len(given.names), "num_unreadable": len(given.unreadable), **settings}
     figures = {
         **{name: None if table[name].isna().all() else float(table[name].mean()) for name in FIGURES},
         "pixel_error_median": float(table["pixel_error"].median()),
-        "noise_norm_percentile": noise_norm_percentile(noise),
+        "noise_norm_percentile": noise_norm_percentile(noise[:, :num_free]),
     }
     shown = comparison(given.images, found, table["pixel_error"].tolist())
     table = table.assign(picture=given.names)[["picture", *table]]

@@ -18,7 +18,7 @@ from zsteer.inversion.given import Given, given_pictures
 from zsteer.inversion.likeness import likeness
 from zsteer.inversion.module import LatentInversion
 from zsteer.inversion.results import Inverted, inverted
-from zsteer.networks.inference import frozen, noise_of
+from zsteer.networks.inference import frozen, noise_of, num_free
 from zsteer.networks.loading import Networks, load_networks, try_generator
 from zsteer.status import interrupt_of
 from zsteer.steering.methods import check_uncoupled
@@ -63,7 +63,7 @@ class Search:
         self.prior = noise_of(networks.generator, cfg.num_samples, cfg.seed).to(self.dtype)
         require_gradient(self.generator, self.prior[:2].to(self.device))
         shares = torch.tensor([0.5 - cfg.shell / 2, 0.5 + cfg.shell / 2], dtype=self.dtype)
-        least, largest = self.prior.norm(dim=1).quantile(shares).tolist()
+        least, largest = self.prior[:, : num_free(networks.generator)].norm(dim=1).quantile(shares).tolist()
         self.radii = (least, largest)
         samples = self.images_of(self.prior[:NUM_COMPARED])
         classifier = frozen(networks.classifier.network, self.dtype, self.device)
@@ -135,7 +135,7 @@ class Search:
         images = given.images.to(self.device, self.dtype)
         table = likeness(images, found, self.distance.space, self.judge, self.labels)
         settings = {key: self.cfg[key] for key in ("starts", "num_steps", "seed")}
-        return inverted(settings, given, noise, found.float().cpu(), table, losses)
+        return inverted(settings, given, noise, found.float().cpu(), table, losses, num_free(self.generator))
 
 
 def nearest(losses: Float[Tensor, "n starts"]) -> Int[Tensor, " n"]:

@@ -5,6 +5,7 @@ classifier maps images to logits `[n, K]`.
 """
 
 from zsteer.networks.combined import Conjunction, JoinedClassifier
+from zsteer.networks.conditional import ConditionalGenerator
 from zsteer.networks.dcgan import DCGANGenerator, Discriminator
 from zsteer.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from zsteer.networks.residual import ResidualClassifier
@@ -13,6 +14,7 @@ from zsteer.networks.tutorial import Classifier, Generator
 
 __all__ = [
     "Classifier",
+    "ConditionalGenerator",
     "Conjunction",
     "DCGANGenerator",
     "Discriminator",

@@ -1,6 +1,7 @@
 """Trained networks at work: frozen for inference, their features, their noise."""
 
 import copy
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -9,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from zsteer.settings import JUDGES
+from zsteer.networks.conditional import ConditionalGenerator, condition_of
+from zsteer.settings import JUDGES, as_typed
 
 BATCH_SIZE = 128  # images at a time, where only the memory cares
 
@@ -26,9 +28,41 @@ def z_dim_of(generator: Any) -> int:
     return z_dim
 
 
-def noise_of(generator: Any, num: int, seed: int) -> Float[Tensor, "num z_dim"]:
-    """Standard normal noise of a generator, a function of the seed alone."""
-    return torch.randn(num, z_dim_of(generator), generator=torch.Generator().manual_seed(seed))
+def num_free(generator: Any) -> int:
+    """How many of the first numbers of a generator's noise are standard normal; the others are its condition."""
+    return z_dim_of(generator) - len(condition_of(generator))
+
+
+def noise_of(
+    generator: Any,
+    num: int,
+    seed: int | torch.Generator,
+    condition: Mapping[str, Any] | None = None,
+) -> Float[Tensor, "num z_dim"]:
+    """Noise of a generator's prior: standard normal, and beside it what the generator is conditioned on.
+
+    Args:
+        seed: what alone decides the noise; or a source of random numbers, of which it takes the next.
+        condition: some of a conditional generator's attributes and their values; the others are as in the data.
+
+    Raises:
+        ValueError: the generator has no such attribute, or a value is out of range.
+    """
+    random = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    if isinstance(generator, ConditionalGenerator):
+        return generator.draw(num, random, condition or {})
+    require_unconditioned(condition)
+    return torch.randn(num, z_dim_of(generator), generator=random)
+
+
+def require_unconditioned(condition: Mapping[str, Any] | None) -> None:
+    """
+    Raises:
+        ValueError: a condition, for a generator that takes none.
+    """
+    if condition:
+        remedy = f"train one with gan.condition=[{','.join(condition)}]"
+        raise ValueError(f"{as_typed('condition', condition)}: the generator takes none; {remedy}")
 
 
 @torch.no_grad()

@@ -19,7 +19,12 @@ class Optimizer(Protocol):
 
 
 def ascend(
-    noise: nn.Parameter, step: Step, method: Method, optimizer: Optimizer, start: Float[Tensor, "rows z_dim"]
+    noise: nn.Parameter,
+    step: Step,
+    method: Method,
+    optimizer: Optimizer,
+    start: Float[Tensor, "rows z_dim"],
+    moving: slice = slice(None),
 ) -> Float[Tensor, " rows"]:
     """Move each row of the noise by one step, in place; return the scores that it climbs.
 
@@ -30,13 +35,16 @@ def ascend(
         noise: the optimizer's only parameter, `[rows, z_dim]`.
         step: where the rows stand.
         start: the noise before the first step.
+        moving: the numbers of the noise that the method sees and moves.
     """
     scores, direction = method.move(step)
     before = noise.detach().clone()
-    noise.grad = -direction
+    noise.grad = torch.zeros_like(before)
+    noise.grad[:, moving] = -direction
     optimizer.step()
-    moved = before + step.rows.step_size[:, None] * (noise.detach() - before)
-    moved = method.retract(moved, start)
+    stepped = before + step.rows.step_size[:, None] * (noise.detach() - before)
+    moved = before.clone()
+    moved[:, moving] = method.retract(stepped[:, moving], start[:, moving])
     arrived = step.rows.wanted(step.logits.detach()) >= step.rows.until
     noise.data = torch.where(arrived[:, None], before, moved)
     return scores.detach()

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zsteer.networks.inference import z_dim_of
+from zsteer.networks.inference import num_free, z_dim_of
 from zsteer.settings import SOURCES
 from zsteer.steering.metrics import sigma_of
 from zsteer.steering.reference import reference_noise
@@ -33,7 +33,7 @@ def check_source(source: str, key: str) -> None:
 def find_directions(
     source: str, generator: nn.Module, reference: Float[Tensor, "samples k"], key: str = "method.source"
 ) -> Float[Tensor, "k z_dim"]:
-    """The direction of each attribute, pointing to where it is present.
+    """The direction of each attribute in the free numbers of the noise, pointing to where it is present.
 
     Its length is the rise of the attribute's logit along it, in σ for each unit of noise.
 
@@ -47,7 +47,7 @@ def find_directions(
     Raises:
         ValueError: `source` is a file without such directions, or the generator has no first layer to take them from.
     """
-    noise = reference_noise(generator)
+    noise = reference_noise(generator)[:, : num_free(generator)]
     slopes = mean_gradients(noise, reference)
     if source == "gradient":
         return slopes
@@ -57,17 +57,15 @@ def find_directions(
     if source == "random":
         vectors = F.normalize(torch.randn(slopes.shape, generator=torch.Generator().manual_seed(0)), dim=1)
         return vectors * (vectors * slopes).sum(dim=1, keepdim=True)
-    own = components(source, generator, noise)
+    own = components(source, generator)
     return read_directions(Path(source), slopes, key) if own is None else nearest(own, slopes)
 
 
-def components(
-    source: str, generator: nn.Module, noise: Float[Tensor, "samples z_dim"]
-) -> Float[Tensor, "m z_dim"] | None:
+def components(source: str, generator: nn.Module) -> Float[Tensor, "m z_dim"] | None:
     """The generator's own directions of an unsupervised source, unit vectors, the strongest first; None of another."""
     if source == "sefa":
         return sefa(generator)[:NUM_COMPONENTS]
-    return ganspace(generator, noise) if source == "ganspace" else None
+    return ganspace(generator, reference_noise(generator)) if source == "ganspace" else None
 
 
 def mean_gradients(
@@ -112,7 +110,7 @@ def sefa(generator: nn.Module) -> Float[Tensor, "z_dim z_dim"]:
     layer = first_layer(generator)
     weight = layer.weight.detach().double()
     # Linear weights are [out, in]; those of a transposed convolution [in, out, height, width].
-    per_input = weight.T if isinstance(layer, nn.Linear) else weight.flatten(1)
+    per_input = (weight.T if isinstance(layer, nn.Linear) else weight.flatten(1))[: num_free(generator)]
     _, vectors = torch.linalg.eigh(per_input @ per_input.T)
     return vectors.T.flip(0).float()
 
@@ -136,8 +134,8 @@ def ganspace(generator: nn.Module, noise: Float[Tensor, "samples z_dim"]) -> Flo
         torch.manual_seed(0)  # of the randomised decomposition
         _, _, axes = torch.pca_lowrank(activations, min(NUM_COMPONENTS, noise.shape[1]), center=False, niter=4)
     coordinates = activations @ axes
-    inputs = noise.double() - noise.double().mean(dim=0)
-    return F.normalize(torch.linalg.lstsq(coordinates.double(), inputs).solution, dim=1).float()
+    free = noise[:, : num_free(generator)].double()
+    return F.normalize(torch.linalg.lstsq(coordinates.double(), free - free.mean(dim=0)).solution, dim=1).float()
 
 
 def first_layer(generator: nn.Module) -> nn.Linear | nn.ConvTranspose2d:

@@ -9,10 +9,12 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from zsteer.networks.conditional import ConditionalGenerator, condition_of
+from zsteer.networks.loading import Networks
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
 from zsteer.steering.damping import System
@@ -77,8 +79,8 @@ class Method(Protocol):
 class Fitting(Method, Protocol):
     """A method that first learns from unsteered samples."""
 
-    def fit(self, generator: nn.Module, reference: Float[Tensor, "samples k"]) -> Method:
-        """The same method, knowing the classifier's logits over the reference samples of a generator."""
+    def fit(self, networks: Networks, reference: Float[Tensor, "samples k"]) -> Method:
+        """The same method, knowing generator and classifier, and the logits of that over the reference samples."""
         ...
 
 
@@ -224,8 +226,8 @@ class Projected:
         for key in ("image_weight", "global_weight", "pull", "radius"):
             real_number(getattr(self, key), f"method.{key}", minimum=0.0)
 
-    def fit(self, generator: nn.Module, reference: Float[Tensor, "samples k"]) -> "Projected":
-        return replace(self, directions=find_directions("gradient", generator, reference))
+    def fit(self, networks: Networks, reference: Float[Tensor, "samples k"]) -> "Projected":
+        return replace(self, directions=find_directions("gradient", networks.generator, reference))
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         rows, logits = step.rows, self._smoothed(step) / step.sigma
@@ -286,8 +288,8 @@ class Direction:
     def __post_init__(self) -> None:
         check_source(self.source, "method.source")
 
-    def fit(self, generator: nn.Module, reference: Float[Tensor, "samples k"]) -> "Direction":
-        return replace(self, directions=find_directions(self.source, generator, reference))
+    def fit(self, networks: Networks, reference: Float[Tensor, "samples k"]) -> "Direction":
+        return replace(self, directions=find_directions(self.source, networks.generator, reference))
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         assert self.directions is not None
@@ -313,8 +315,13 @@ class BestOf:
     name: str = "best_of"
     samples: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
-    def fit(self, generator: nn.Module, reference: Float[Tensor, "samples k"]) -> "BestOf":
-        return replace(self, samples=(reference_noise(generator), reference))
+    def fit(self, networks: Networks, reference: Float[Tensor, "samples k"]) -> "BestOf":
+        if condition := condition_of(networks.generator):
+            raise ValueError(
+                f"method=best_of looks among samples, whose conditions differ: it cannot move the noise of a generator "
+                f"of gan.condition=[{','.join(condition)}] alone"
+            )
+        return replace(self, samples=(reference_noise(networks.generator), reference))
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         assert self.samples is not None
@@ -328,6 +335,45 @@ class BestOf:
         lengths = ahead.norm(dim=1).maximum(rows.step_size).clamp_min(torch.finfo(ahead.dtype).tiny)
         scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
         return scores, ahead / lengths[:, None]
+
+    def retract(self, noise: Tensor, start: Tensor) -> Tensor:
+        return noise
+
+
+@dataclass(frozen=True)
+class OfCondition:
+    """Each image keeps its noise, and the entry of its condition that is the target's moves to what is wanted.
+
+    A step size is a share of the entry's range in the data; beyond it the generator has never been.
+
+    Args:
+        entries: the condition's column of each of the classifier's attributes, −1 where it has none; found by `fit`.
+        ranges: of the condition's columns.
+
+    Raises:
+        ValueError: the generator takes no condition, or none of the target's.
+    """
+
+    optimizer: OptimizerFactory
+    name: str = "condition"
+    moves_condition: bool = field(default=True, init=False)
+    entries: Int[Tensor, " k"] | None = field(default=None, repr=False)
+    ranges: Float[Tensor, " c"] | None = field(default=None, repr=False)
+
+    def fit(self, networks: Networks, reference: Float[Tensor, "samples k"]) -> "OfCondition":
+        generator, names = networks.generator, networks.classifier.names
+        if not isinstance(generator, ConditionalGenerator):
+            raise ValueError(f"method={self.name} needs a generator that was trained with gan.condition")
+        entries = [generator.condition.index(name) if name in generator.condition else -1 for name in names]
+        least, most = generator.bounds
+        return replace(self, entries=torch.tensor(entries), ranges=most - least)
+
+    def move(self, step: Step) -> tuple[Tensor, Tensor]:
+        assert self.entries is not None and self.ranges is not None
+        rows, ranges = step.rows, self.ranges.to(step.noise)
+        column = self.entries.to(rows.target.device)[rows.target]
+        scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
+        return scores, torch.nn.functional.one_hot(column, len(ranges)) * rows.sign[:, None] * ranges
 
     def retract(self, noise: Tensor, start: Tensor) -> Tensor:
         return noise

@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from zsteer.networks.conditional import condition_of
 from zsteer.networks.inference import frozen
 from zsteer.networks.loading import without_gradients
 from zsteer.steering.ascent import ascend
@@ -32,6 +33,8 @@ class LatentSteering(LightningModule):
     Args:
         sigma: standard deviations of the classifier's logits over unsteered samples; a logit that never varies has ∞.
         show_steps: the steps whose images are recorded; the last step's always are.
+
+    Of a conditional generator's noise only the free numbers move, or with a method that says so only its condition.
 
     A row whose score becomes NaN or infinite spoils no other; see `History.check_finite`.
     """
@@ -54,6 +57,9 @@ class LatentSteering(LightningModule):
         self.history = History()
         self.rows, self.sigma = rows, sigma
         self.networks = (generator, classifier)  # a tuple, so that nn.Module does not register them
+        z_dim = noise.shape[1]
+        free = z_dim - len(condition_of(generator))
+        self.moving = slice(free, z_dim) if getattr(method, "moves_condition", False) else slice(0, free)
 
     def on_fit_start(self) -> None:
         # All ranks start with all rows, because data-parallel wrapping hands rank 0's parameter to everyone.
@@ -75,21 +81,37 @@ class LatentSteering(LightningModule):
         return images, classifier(images).to(noise.dtype)
 
     def training_step(self, _: int, step: int) -> None:
-        noise = self.noise.detach().requires_grad_()  # the parameter itself had another shape when it was wrapped
-        images, logits = self(noise)
+        # The parameter itself had another shape when it was wrapped.
+        noise = self.noise.detach()[:, self.moving].requires_grad_()
+        images, logits = self(self._whole(noise))
         self._record(step, images, logits)
         rows = self.rows.at(step / max(1, self.trainer.num_training_batches - 1))
         stand = Step(
-            step, noise, images, logits, self.history.logits[0], self.sigma, rows, lambda other: self(other)[1]
+            step,
+            noise,
+            images,
+            logits,
+            self.history.logits[0],
+            self.sigma,
+            rows,
+            lambda other: self(self._whole(other))[1],
         )
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         try:
-            scores = ascend(self.noise, stand, self.method, optimizer, self.history.noise[0])
+            scores = ascend(self.noise, stand, self.method, optimizer, self.history.noise[0], self.moving)
         except NoGradient as error:  # which those of best_of, say, need not have
             role = "classifier" if images.requires_grad else "generator"
             raise ValueError(without_gradients(role)) from error
         self.history.scores.append(scores)
+
+    def _whole(self, moving: Float[Tensor, "m part"]) -> Float[Tensor, "m z_dim"]:
+        """Noise whose other numbers are those of the rows, which may be asked for several times over."""
+        noise = self.noise.detach()
+        if moving.shape[1] == noise.shape[1]:
+            return moving
+        noise = noise.repeat(len(moving) // len(noise), 1)
+        return torch.cat([noise[:, : self.moving.start], moving, noise[:, self.moving.stop :]], dim=1)
 
     def on_train_end(self) -> None:
         with torch.no_grad():

@@ -126,6 +126,7 @@ def measured(
     references: Sequence[Float[Tensor, "samples k"]],
     judge: Judge | None,
     factors: Collection[str] = (),
+    num_free: int | None = None,
 ) -> Steered:
     """What a history did.
 
@@ -133,6 +134,7 @@ def measured(
         settings: the job's, as in `metrics.json`.
         names: of the steering classifier's logits, and `factors`, those of them that are no labels.
         references: the classifier's and the judge's logits over unsteered samples.
+        num_free: how many of the noise's numbers are no condition.
 
     Raises:
         ValueError: the judge gives NaN or infinity.
@@ -157,7 +159,7 @@ def measured(
         history,
         columns=[names.index(name) for name in aim if name in names],
         settings=settings,
-        figures=metrics.figures(target, sign, history.noise[-1], classifier, scored),
+        figures=metrics.figures(target, sign, history.noise[-1][:, :num_free], classifier, scored),
         side_effects=metrics.side_effects(seen, metrics.others_of(target, seen.names)),
         image=picture(
             history,

@@ -13,11 +13,11 @@ from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from zsteer.files import atomic_write, is_main_process, write_json
-from zsteer.networks.inference import images_of, noise_of, z_dim_of
+from zsteer.networks.inference import images_of, noise_of
 from zsteer.networks.loading import load_network, try_generator
 from zsteer.pictures import grid_of, save_picture
 from zsteer.results import Result
-from zsteer.steering.start import read_noise
+from zsteer.steering.start import conditioned_noise
 
 PICTURE = "samples.png"
 COLUMNS, MAX_SHOWN = 8, 64  # of the picture
@@ -64,9 +64,9 @@ def draw_samples(cfg: DictConfig, folder: Path | None) -> Samples:
     generator = load_network(cfg.generator, "generator")
     try_generator(generator)
     if cfg.noise is None:
-        noise = noise_of(generator, cfg.num_images, cfg.seed)
+        noise = noise_of(generator, cfg.num_images, cfg.seed, cfg.condition)
     else:
-        noise = read_noise(Path(cfg.noise), z_dim_of(generator))
+        noise = conditioned_noise(generator, cfg.noise, cfg.condition)
     images = images_of(generator, noise)
     height, width = images.shape[2:]
     samples = Samples(images, noise, {"num_images": len(noise), "seed": cfg.seed, "height": height, "width": width})

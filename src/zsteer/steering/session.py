@@ -18,7 +18,7 @@ from torch import Tensor
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.networks.fingerprints import fingerprint
-from zsteer.networks.inference import check_finite, frozen
+from zsteer.networks.inference import check_finite, frozen, num_free
 from zsteer.networks.loading import load_networks
 from zsteer.networks.memory import memory_for
 from zsteer.settings import NETWORKS
@@ -86,7 +86,7 @@ class Session:
             ValueError: its noise does not fit, or `where` fits too few samples.
         """
         aim = (cfg.target, cfg.edit) if cfg.where == "auto" else None
-        start = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where, aim))
+        start = str((cfg.noise, cfg.seed, cfg.num_images, cfg.where, cfg.condition, aim))
         if start not in self._starts:
             self._starts[start] = starting_noise(cfg, self.networks).to(self.dtype)
         noise, names = self._starts[start], self.networks.classifier.names
@@ -188,7 +188,7 @@ class Session:
     def fitted_method(self) -> Method:
         """The method, which may first have had to learn from unsteered samples."""
         if isinstance(self.method, Fitting):
-            return self.method.fit(self.networks.generator, self.references[0])
+            return self.method.fit(self.networks, self.references[0])
         return self.method
 
     def check_finite(self, history: History) -> None:
@@ -211,7 +211,15 @@ class Session:
         last = max(history.images)
         history.images = {step: images for step, images in history.images.items() if step in {*job.shown, last}}
         classifier = self.networks.classifier
-        return measured(job.settings, history, classifier.names, self.references, self.judge, classifier.factors)
+        return measured(
+            job.settings,
+            history,
+            classifier.names,
+            self.references,
+            self.judge,
+            classifier.factors,
+            num_free(self.networks.generator),
+        )
 
     @cached_property
     def judge(self) -> Judge | None:

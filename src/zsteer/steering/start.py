@@ -3,17 +3,19 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from zsteer.data import attributes
 from zsteer.files import is_bundled
-from zsteer.networks.inference import frozen, noise_of, z_dim_of
+from zsteer.networks.conditional import ConditionalGenerator
+from zsteer.networks.inference import frozen, noise_of, require_unconditioned, z_dim_of
 from zsteer.networks.loading import Networks
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,9 @@ LOOKED_AT = 25  # of them, until there are enough
 
 
 def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_dim"]:
-    """The noise that a config starts from: its file, or standard normal by its seed, filtered by `where`.
+    """The noise that a config starts from: its file, or the generator's prior by its seed, filtered by `where`.
+
+    A conditional generator's has the values of `condition`, in a file's noise too.
 
     `where=auto` is for the bundled networks: from images that lack what is wanted, as far as there are enough of them.
 
@@ -32,16 +36,30 @@ def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_di
         ValueError: the file's noise does not fit, or `where` fits too few samples.
     """
     if cfg.noise is not None:
-        return read_noise(Path(cfg.noise), z_dim_of(networks.generator))
+        return conditioned_noise(networks.generator, cfg.noise, cfg.condition)
     where = lacking(cfg, networks) if cfg.where == "auto" else dict(cfg.where or {})
     try:
         if where:
-            return sample_where(networks, where, cfg.num_images, torch.Generator().manual_seed(cfg.seed))
+            random = torch.Generator().manual_seed(cfg.seed)
+            return sample_where(networks, where, cfg.num_images, random, cfg.condition)
     except ValueError as error:
         if cfg.where != "auto":
             raise
         log.warning("%s; starting from any", error)
-    return noise_of(networks.generator, cfg.num_images, cfg.seed)
+    return noise_of(networks.generator, cfg.num_images, cfg.seed, cfg.condition)
+
+
+def conditioned_noise(generator: nn.Module, path: str, condition: Mapping[str, Any] | None) -> Float[Tensor, "n z_dim"]:
+    """The noise of a file, with some of the generator's condition changed.
+
+    Raises:
+        ValueError: the noise or the condition does not fit.
+    """
+    noise = read_noise(Path(path), z_dim_of(generator))
+    if not isinstance(generator, ConditionalGenerator):
+        require_unconditioned(condition)
+        return noise
+    return generator.put(noise, generator.values(condition or {}))
 
 
 def lacking(cfg: DictConfig, networks: Networks) -> dict[str, bool]:
@@ -79,9 +97,13 @@ def read_noise(path: Path, z_dim: int) -> Float[Tensor, "n z_dim"]:
 
 @torch.no_grad()
 def sample_where(
-    networks: Networks, where: Mapping[str, bool], num_images: int, random: torch.Generator
+    networks: Networks,
+    where: Mapping[str, bool],
+    num_images: int,
+    random: torch.Generator,
+    condition: Mapping[str, Any] | None = None,
 ) -> Float[Tensor, "n z_dim"]:
-    """Rejection sampling: standard normal noise whose images the classifier sees as `where` says.
+    """Rejection sampling: noise of the prior whose images the classifier sees as `where` says.
 
     Raises:
         ValueError: fewer than `num_images` among 20,000 samples.
@@ -91,7 +113,7 @@ def sample_where(
     wanted = torch.tensor(list(where.values()))
     accepted: list[Tensor] = []
     for _ in tqdm(range(MAX_SAMPLES // SAMPLE_BATCH), desc="Looking for samples", unit_scale=SAMPLE_BATCH, leave=False):
-        noise = torch.randn(SAMPLE_BATCH, z_dim_of(networks.generator), generator=random)
+        noise = noise_of(networks.generator, SAMPLE_BATCH, random, condition)
         for part in noise.split(LOOKED_AT):
             fits = ((classifier(generator(part))[:, columns] > 0) == wanted).all(dim=1)
             accepted += part[fits]

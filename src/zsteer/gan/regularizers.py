@@ -1,0 +1,330 @@
+"""Further terms of a generator's loss, by which numbers of its noise come to mean something."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from zsteer.data import attributes
+from zsteer.data.faces import FaceData, scale
+from zsteer.gan.schedules import Setting
+from zsteer.networks.conditional import condition_of
+from zsteer.networks.inference import frozen, num_free, z_dim_of
+from zsteer.networks.loading import load_classifier
+from zsteer.settings import real_number, whole_number
+
+NUM_QUANTILES = 4096  # images of the data whose logits tell how an attribute is distributed
+BATCH_SIZE = 256
+
+
+@runtime_checkable
+class Regularizer(Protocol):
+    """A term of the generator's loss; the weights of one that is a network are trained with the generator's.
+
+    It may have a `weight`, a number or a schedule, by which it is multiplied.
+    """
+
+    def __call__(
+        self, generator: nn.Module, noise: Float[Tensor, "n z_dim"], images: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, ""]:
+        """The term, for the images that the generator made of the noise; differentiable in its weights."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A regularizer that has to know generator and data before the training."""
+
+    def prepare(self, generator: nn.Module, data: FaceData) -> None:
+        """
+        Raises:
+            ValueError: they do not fit.
+        """
+        ...
+
+
+class Supervised:
+    """What a classifier sees of generated images has to agree with what their noise says of its attributes.
+
+    Of a condition that is cross entropy for a label, and the squared error for a factor (the classifier's part of
+    Odena et al. 2017, AC-GAN, by a classifier that is not trained with the generator). A number z_i of the noise that
+    is tied to an attribute says which quantile of it the image has: the target is F⁻¹(Φ(z_i)), F being how the
+    attribute's logits are distributed over the data, and the term is the smooth L1 distance in σ. The terms of all
+    attributes are added.
+
+    Args:
+        classifier: a config's section, as of `steer`.
+        indices: which number of the noise is tied to which attribute, by the attributes' names.
+        weight: factor of the term.
+
+    Raises:
+        ValueError: an index out of range, or one index for two attributes.
+    """
+
+    def __init__(self, classifier: Mapping[str, Any], indices: Mapping[str, int], weight: Setting = 1.0):
+        self.section = OmegaConf.create(dict(classifier))
+        self.indices = {attributes.canonical(name): index for name, index in (indices or {}).items()}
+        for name, index in self.indices.items():
+            whole_number(index, f"gan.regularizers.supervised.indices.{name}", 0)
+        if len(set(self.indices.values())) < len(self.indices):
+            raise ValueError(
+                f"gan.regularizers.supervised.indices={dict(self.indices)} must give each attribute a number of its own"
+            )
+        self.weight = weight
+
+    def prepare(self, generator: nn.Module, data: FaceData) -> None:
+        """
+        Raises:
+            ValueError: nothing to supervise, the classifier lacks an attribute, or the noise a number.
+        """
+        condition, free = condition_of(generator), num_free(generator)
+        if not condition and not self.indices:
+            raise ValueError(
+                "regularizer=supervised has nothing to supervise; give gan.condition, or "
+                "gan.regularizers.supervised.indices={Smiling: 0}"
+            )
+        for name, index in self.indices.items():
+            if index >= free:
+                raise ValueError(
+                    f"gan.regularizers.supervised.indices.{name}={index} must be below {free}, the numbers of the noise"
+                )
+        factors = [name for name in (*condition, *self.indices) if attributes.needs_regressor(self.section, name)]
+        known = load_classifier(self.section, "classifier", data.example, factors[0] if factors else None)
+        names = [*condition, *self.indices]
+        keys = ["gan.condition"] * len(condition) + ["gan.regularizers.supervised.indices"] * len(self.indices)
+        self._columns = [attributes.find(name, known.names, key) for name, key in zip(names, keys, strict=True)]
+        units = [self.section.regressor.scale if name in factors else 1.0 for name in names]
+        self._units = torch.tensor(units)
+        self._labels = [name not in known.factors for name in condition]
+        self._network = known.network
+        self._places = list(self.indices.values())
+        self._quantiles = self._logits_of(data) if self.indices else torch.zeros(1, 0)
+
+    @torch.no_grad()
+    def _logits_of(self, data: FaceData) -> Float[Tensor, "m indices"]:
+        """The sorted logits of the attributes that are tied to numbers, over images of the data."""
+        network = frozen(self._network, torch.float32)
+        batches = data.split_batches("train", BATCH_SIZE, NUM_QUANTILES)
+        shown = tqdm(batches, desc="Looking at the train images", leave=False)
+        logits = torch.cat([network(scale(images)) for images, _ in shown])[:, self._columns] / self._units
+        return logits[:, len(self._labels) :].sort(dim=0).values
+
+    def __call__(self, generator: nn.Module, noise: Tensor, images: Tensor) -> Tensor:
+        self._network = frozen(self._network, torch.float32, images.device)
+        seen = self._network(images.float())[:, self._columns] / self._units.to(images.device)
+        num = len(self._labels)
+        wanted, places = noise[:, noise.shape[1] - num :], noise[:, self._places]
+        term = seen.new_zeros(())
+        for column, label in enumerate(self._labels):
+            error = F.binary_cross_entropy_with_logits if label else F.mse_loss
+            term = term + error(seen[:, column], wanted[:, column])
+        if self._places:
+            quantiles = self._quantiles.to(seen)
+            sigma = quantiles.std(dim=0)
+            term = term + F.smooth_l1_loss(
+                seen[:, num:] / sigma, at_quantile(quantiles, normal_cdf(places)) / sigma, reduction="sum"
+            ) / len(seen)
+        return term
+
+
+def normal_cdf(values: Tensor) -> Tensor:
+    """Φ, the share of a standard normal distribution below each value."""
+    return torch.special.ndtr(values)
+
+
+def at_quantile(quantiles: Float[Tensor, "m k"], shares: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """The values below which these shares of each sorted column lie, interpolated linearly."""
+    place = shares * (len(quantiles) - 1)
+    low = place.floor().long().clamp(0, len(quantiles) - 2)
+    return torch.lerp(quantiles.gather(0, low), quantiles.gather(0, low + 1), place - low)
+
+
+class InfoGAN(nn.Module):
+    """Some numbers of the noise can be read from the image: −log q(c | G(z)), a bound on what both share.
+
+    The first numbers are Gaussian codes, whose mean and variance the recognition head gives; behind them stand the
+    categories of each categorical code, which is the one whose number is the largest, so that the noise stays standard
+    normal (Chen et al. 2016, "InfoGAN", eq. 4). The head is trained with the generator.
+
+    Args:
+        head: makes a network from images to `n_classes` numbers.
+        num_gaussian: Gaussian codes.
+        categories: how many each categorical code has.
+        weight: factor of the term.
+
+    Raises:
+        ValueError: no codes, or a code of one category.
+    """
+
+    def __init__(
+        self,
+        head: Callable[..., nn.Module],
+        num_gaussian: int = 10,
+        categories: Sequence[int] = (),
+        weight: Setting = 1.0,
+    ):
+        super().__init__()
+        key = "gan.regularizers.infogan"
+        self.num_gaussian = whole_number(num_gaussian, f"{key}.num_gaussian", 0)
+        self.categories = [whole_number(num, f"{key}.categories", 2) for num in categories]
+        self.num_codes = num_gaussian + sum(self.categories)
+        if self.num_codes == 0:
+            raise ValueError(f"{key} has no codes; give num_gaussian or categories")
+        self.head = head(n_classes=self.num_codes + num_gaussian)
+        self.weight = weight
+
+    def prepare(self, generator: nn.Module, data: FaceData) -> None:
+        """
+        Raises:
+            ValueError: fewer numbers of noise than codes.
+        """
+        if self.num_codes > num_free(generator):
+            raise ValueError(
+                f"gan.regularizers.infogan has {self.num_codes} codes, which must be at most the "
+                f"{num_free(generator)} numbers of the noise"
+            )
+
+    def forward(self, generator: nn.Module, noise: Tensor, images: Tensor) -> Tensor:
+        read = self.head(images).float()
+        num = self.num_gaussian
+        mean, log_variance, logits = read[:, :num], read[:, num : 2 * num], read[:, 2 * num :]
+        codes = noise[:, :num].float()
+        bound = F.gaussian_nll_loss(mean, codes, log_variance.exp(), full=True, reduction="none").sum(dim=1).mean()
+        scores = noise[:, num : self.num_codes].split(self.categories, dim=1)
+        for given, seen in zip(scores, logits.split(self.categories, dim=1), strict=True):
+            bound = bound + F.cross_entropy(seen, given.argmax(dim=1))
+        return bound
+
+
+class HessianPenalty:
+    """No two numbers of the noise act on a feature together: the off-diagonal part of its Hessian.
+
+    For each layer the variance, over random vectors v of ±1, of vᵀHv ≈ (G(z + εv) − 2 G(z) + G(z − εv)) / ε², which is
+    2 Σ_{i≠j} H_ij²; of it the largest element, summed over the layers (Peebles et al. 2020). The generator's batch norm
+    is at its running statistics, or an image would depend on its company.
+
+    Args:
+        num_vectors, epsilon: k and ε.
+        layers: names of the generator's modules; null takes every batch norm, or without any all convolutions and
+            linear layers but the last.
+        weight: factor of the term.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    key = "gan.regularizers.hessian_penalty"
+
+    def __init__(
+        self,
+        num_vectors: int = 2,
+        epsilon: int | float = 0.1,
+        layers: Sequence[str] | None = None,
+        weight: Setting = 0.1,
+    ):
+        self.num_vectors = whole_number(num_vectors, f"{self.key}.num_vectors", 2)
+        self.epsilon = real_number(epsilon, f"{self.key}.epsilon", above=0.0)
+        self.layers, self.weight = layers, weight
+
+    def prepare(self, generator: nn.Module, data: FaceData) -> None:
+        """
+        Raises:
+            ValueError: the generator has no such layer.
+        """
+        features_of(generator, torch.zeros(1, z_dim_of(generator)), self.layers, self.key)
+
+    def __call__(self, generator: nn.Module, noise: Tensor, images: Tensor) -> Tensor:
+        steps = self.epsilon * signs_like(noise, self.num_vectors, num_free(generator))
+        around = torch.cat([noise[None], noise + steps, noise - steps]).flatten(0, 1)
+        terms = []
+        for feature in features_of(generator, around, self.layers, self.key):
+            here, ahead, behind = feature.unflatten(0, (-1, len(noise))).split([1, len(steps), len(steps)])
+            terms.append(((ahead - 2 * here + behind) / self.epsilon**2).var(dim=0).max())
+        return torch.stack(terms).sum()
+
+
+class OrthogonalJacobian(HessianPenalty):
+    """No two numbers of the noise move a layer the same way: the off-diagonal part of JᵀJ.
+
+    For each layer the variance, over random vectors v of ±1, of ‖Jv‖², Jv ≈ (G(z + εv) − G(z)) / ε, which is
+    2 Σ_{i≠j} (J_iᵀ J_j)² (Wei et al. 2021, "OroJaR"); a mean over images, summed over the layers. Batch norm is as in
+    `HessianPenalty`.
+
+    Args:
+        normalised: divide by the square of the mean of ‖Jv‖², Σ ‖J_i‖², so that it is a share, the same for layers and
+            generators of any scale; else the weight has to follow the activations' size.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    key = "gan.regularizers.orojar"
+
+    def __init__(
+        self,
+        num_vectors: int = 2,
+        epsilon: int | float = 0.1,
+        layers: Sequence[str] | None = None,
+        normalised: bool = True,
+        weight: Setting = 0.1,
+    ):
+        super().__init__(num_vectors, epsilon, layers, weight)
+        self.normalised = normalised
+
+    def __call__(self, generator: nn.Module, noise: Tensor, images: Tensor) -> Tensor:
+        steps = self.epsilon * signs_like(noise, self.num_vectors, num_free(generator))
+        around = torch.cat([noise[None], noise + steps]).flatten(0, 1)
+        terms = []
+        for feature in features_of(generator, around, self.layers, self.key):
+            here, ahead = feature.unflatten(0, (-1, len(noise))).split([1, len(steps)])
+            squares = ((ahead - here) / self.epsilon).flatten(2).square().sum(dim=2)
+            variance = squares.var(dim=0)
+            terms.append((variance / squares.mean(dim=0).square() if self.normalised else variance).mean())
+        return torch.stack(terms).sum()
+
+
+def signs_like(noise: Float[Tensor, "n z_dim"], num: int, free: int) -> Float[Tensor, "num n z_dim"]:
+    """Random vectors of ±1 for each row, 0 where a number is no noise but a condition; by torch's own generator."""
+    signs = torch.randint(0, 2, (num, *noise.shape), device=noise.device).to(noise) * 2 - 1
+    signs[:, :, free:] = 0
+    return signs
+
+
+def features_of(
+    generator: nn.Module, noise: Float[Tensor, "m z_dim"], names: Sequence[str] | None, key: str
+) -> list[Float[Tensor, "m ..."]]:
+    """What some layers of a generator give for noise, batch norm at its running statistics.
+
+    Raises:
+        ValueError: it has no such layer.
+    """
+    known = dict(generator.named_modules())
+    if names is None:
+        norms = [name for name, layer in known.items() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+        convolutions = [
+            name for name, layer in known.items() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        ]
+        names = norms or convolutions[:-1]
+    if not names or not set(names) <= set(known):
+        said = f"[{','.join(names)}]" if names else "null"
+        raise ValueError(f"{key}.layers={said}: generator.network has no such layer; name some of its modules")
+    found: list[Tensor] = []
+    # Cloned, because an activation may come in place.
+    hooks = [
+        known[name].register_forward_hook(lambda _layer, _inputs, output: found.append(output.clone()))
+        for name in names
+    ]
+    training = {layer: layer.training for layer in generator.modules()}
+    try:
+        generator.eval()(noise)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, was in training.items():
+            layer.training = was
+    return found
