@@ -39,7 +39,8 @@ SCORES_KEYS = ("every_images", "num_samples", "split", "inception")
 EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "RichProgressBar": "rich"}  # of classes, as of packages
 MOST = 1_000_000  # of images and of steps: what is listed and drawn
 # What our classes take true or false for: any other word would be taken for true.
-SWITCHES = ("color", "compiled", "cutout", "download", "flip", "on_shell", "paired", "spectral", "translation", "unit")
+SWITCHES = ("color", "compiled", "cutout", "download", "flip", "normalised", "on_shell", "paired", "spectral")
+SWITCHES += ("translation", "unit")
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "condition", "noise", "target")
 
@@ -278,11 +279,13 @@ def evaluate(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    choice(cfg.what, "what", ("classifier", "judge", "generator"))
+    choice(cfg.what, "what", ("classifier", "judge", "generator", "codes"))
     choice(cfg.split, "split", SPLIT_CHOICES)
     if cfg.inception is not None:
         existing_file(cfg.inception, "inception")
-    roles = ["generator", "judge"] if cfg.what == "generator" else [cfg.what]
+    roles = ["generator", "judge"] if cfg.what in ("generator", "codes") else [cfg.what]
+    if cfg.what == "codes" and find_spec("sklearn") is None:
+        raise ValueError("what=codes needs scikit-learn: pip install 'zsteer[codes]'")
     needed(cfg, f"what={cfg.what}", roles)
 
 

@@ -171,6 +171,10 @@ def evaluate(cfg: DictConfig, folder: Path | None) -> Outcome:
         from zsteer.evaluation.generators import score_generator
 
         return score_generator(cfg, folder)
+    if cfg.what == "codes":
+        from zsteer.evaluation.codes import score_codes
+
+        return score_codes(cfg, folder)
     from zsteer.evaluation.classifiers import score_classifier
 
     return score_classifier(cfg, folder)

@@ -9,8 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from zsteer.inversion.distance import Distance
-from zsteer.networks.conditional import ConditionalGenerator
-from zsteer.networks.inference import num_free
+from zsteer.networks.conditional import ConditionalGenerator, condition_of
 from zsteer.optimizers import OptimizerFactory
 from zsteer.steering.methods import unit
 
@@ -43,7 +42,7 @@ class LatentInversion(LightningModule):
     ):
         super().__init__()
         self.noise = nn.Parameter(noise.clone())
-        self.radii, self.free = radii, num_free(generator)
+        self.radii, self.free = radii, noise.shape[1] - len(condition_of(generator))
         self.bounds = generator.bounds.to(noise) if isinstance(generator, ConditionalGenerator) else None
         self.losses: list[Float[Tensor, " rows"]] = []
         self._generator, self._distance, self._given = (generator,), distance, given  # a tuple is not registered
