@@ -25,6 +25,7 @@ from zsteer.gan.losses import (
     wasserstein_discriminator,
 )
 from zsteer.gan.module import GANModule
+from zsteer.gan.regularizers import HessianPenalty, InfoGAN, OrthogonalJacobian
 from zsteer.gan.schedules import Cosine
 from zsteer.networks.checkpoints import load_weights
 from zsteer.training.callbacks import SeededSteps
@@ -644,6 +645,62 @@ def test_resumed_training_equals_training_without_a_break(name, stop, faces, tmp
     assert resumed.num_iterations == whole.num_iterations == 6
     for key, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[key]), key
+
+
+class Head(nn.Module):
+    def __init__(self, n_classes):
+        super().__init__()
+        self.layer = nn.Linear(12, n_classes)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+
+
+REGULARIZERS = {
+    "infogan": partial(InfoGAN, Head, num_gaussian=1, categories=[2]),
+    "hessian_penalty": HessianPenalty,
+    "orojar": OrthogonalJacobian,
+}
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_resumed_training_with_a_regularizer_equals_one_without_a_break(name, faces, tmp_path):
+    def save(trainer, module):
+        if module.num_iterations == 3:
+            trainer.save_checkpoint(tmp_path / "part.ckpt")
+
+    torch.manual_seed(1)
+    whole, resumed = (make(seed, regularizers={name: REGULARIZERS[name]()}, clip_norm=1.0) for seed in (0, 4))
+    resumed.seed = whole.seed
+    first = weights(whole.trained_regularizers)
+    for module, path in ((whole, None), (resumed, tmp_path / "part.ckpt")):
+        data = faces(max_images=6 * BATCH)
+        module.feed_from(data)
+        module.prepare(data)
+        callbacks = [SeededSteps(0)] if path else [SeededSteps(0), Each(save)]
+        trainer_of(*callbacks).fit(module, data, ckpt_path=path)
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[key]), key
+    assert differ(weights(whole.trained_regularizers), first) == (name == "infogan")
+
+
+def test_a_regularizers_weight_may_follow_a_schedule():
+    class Brightness:
+        weight = Cosine(0.0, 1000.0, 10 * BATCH)
+
+        def __call__(self, generator, noise, images):
+            return images.mean()
+
+    module = make(regularizers={"brightness": Brightness()})
+    noise = torch.zeros(BATCH, 1)
+    without, _ = make().generator_loss(torch.zeros(BATCH, 3, 2, 2), noise)
+    for images, weight in ((0, 0.0), (5 * BATCH, 500.0), (20 * BATCH, 1000.0)):
+        module.num_images, module._draws = images, 0
+        loss, terms = module.generator_loss(torch.zeros(BATCH, 3, 2, 2), noise)
+        torch.testing.assert_close(loss, without + weight * terms["brightness"], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="gan.regularizers.brightness.weight=-1 must be a finite number, 0 or more"):
+        Brightness.weight = -1
+        make(regularizers={"brightness": Brightness()})
 
 
 def test_samples_leave_the_average_in_its_mode():

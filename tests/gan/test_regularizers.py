@@ -139,6 +139,9 @@ def test_the_orthogonal_jacobian_of_a_linear_map_is_the_off_diagonal_part_of_its
     wanted = 4 * product**2 / (JACOBIAN.square().sum().item() ** 2 if normalised else 1)
     penalty = OrthogonalJacobian(num_vectors=20_000, epsilon=0.1, layers=["layer"], normalised=normalised)
     torch.testing.assert_close(penalty(generator, noise, noise), torch.tensor(wanted).double(), rtol=0.05, atol=0)
+    noise.requires_grad_()
+    still = penalty(OneLayer(lambda z: 0 * z), noise, noise)
+    assert still == 0 and torch.autograd.grad(still, noise)[0].isfinite().all()
     larger = penalty(OneLayer(lambda z: 10 * linear(z)), noise, noise).item()
     assert larger == pytest.approx(wanted if normalised else 10**4 * wanted, rel=0.05)
 

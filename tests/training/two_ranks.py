@@ -32,6 +32,16 @@ RUNS = {
     "hinge": ("train_gan", [*PLAIN, "gan_loss=hinge", "gan.clip_norm=1", "gan.accumulate=4"]),
     "wgan_gp": ("train_gan", [*PLAIN, "gan_loss=wgan_gp", "gan.discriminator_steps=2"]),
     "r3gan": ("train_gan", [*PLAIN, "gan_loss=r3gan"]),
+    "condition": (
+        "train_gan",
+        [
+            *PLAIN,
+            "gan.condition=[Smiling,hair_length]",
+            "regularizer=infogan",
+            "gan.regularizers.infogan.head.hidden_dim=8",
+        ],
+    ),
+    "penalties": ("train_gan", [*PLAIN, "gan.condition=[Male]", "regularizer=[supervised,hessian_penalty,orojar]"]),
     "batch_norm": (
         "train_gan",
         ["generator.network.hidden_dim=2", "discriminator.network.hidden_dim=2", "scores.num_samples=9"],

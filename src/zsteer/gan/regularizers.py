@@ -284,7 +284,10 @@ class OrthogonalJacobian(HessianPenalty):
             here, ahead = feature.unflatten(0, (-1, len(noise))).split([1, len(steps)])
             squares = ((ahead - here) / self.epsilon).flatten(2).square().sum(dim=2)
             variance = squares.var(dim=0)
-            terms.append((variance / squares.mean(dim=0).square() if self.normalised else variance).mean())
+            size = (
+                squares.mean(dim=0).square().clamp_min(torch.finfo(squares.dtype).tiny)
+            )  # 0 of a layer that starts at 0
+            terms.append((variance / size if self.normalised else variance).mean())
         return torch.stack(terms).sum()
 
 
