@@ -42,6 +42,7 @@ def made(root: str, *words: str) -> tuple[GANModule, FaceData]:
     networks = {role: instantiate(cfg[role].network).train() for role in ("generator", "discriminator")}
     module, data = instantiate(cfg.gan, **networks, seed=0), instantiate(cfg.data)
     module.feed_from(data)
+    module.prepare(data)
     data.max_images = NUM_STEPS * data.batch_size * module.discriminator_steps
     return module, data
 
@@ -201,6 +202,18 @@ def main() -> None:
             (seconds,) = alternate(lightning(root, *words, "data.batch_size=64"), rounds=2)
             parameters = sum(p.numel() for p in made(root, *words)[0].generator.parameters())
             print(f"{name} ({parameters / 1e6:.2f} M): {NUM_STEPS * 64 / seconds:.0f} images/s")
+        words = ("data.batch_size=16", "gan_loss=wgan_gp", "gan.discriminator_steps=1")
+        told = "gan.condition=[Smiling,Eyeglasses,hair_length]"
+        options = {
+            "condition": (told,),
+            "condition, supervised": (told, "regularizer=supervised"),
+            **{name: (f"regularizer={name}",) for name in ("infogan", "hessian_penalty", "orojar")},
+        }
+        bare, *others = alternate(
+            lightning(root, *words), *(lightning(root, *words, *more) for more in options.values()), rounds=3
+        )
+        for name, seconds in zip(options, others, strict=True):
+            print(f"{name}: {seconds / bare:.2f} times the cost of a step without")
         for preset in ("celeba_tutorial_gan", "celeba_sngan", "celeba_r3gan"):
             each, all_images = arithmetic(root, preset)
             print(f"{preset}: {each / 1e9:.1f} GFLOP an image, {all_images / 1e15:.3g} PFLOP in all")

@@ -1,5 +1,6 @@
-"""What the README tells users to type exists and composes."""
+"""What the README and the pages of docs tell users to type exists and composes; tables are those of the CSV files."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -10,10 +11,15 @@ from places import ROOT
 from zsteer.app.composition import compose
 
 README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return [
+        block
+        for page in (README, *PAGES.values())
+        for block in re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
+    ]
 
 
 COMMANDS = [
@@ -33,13 +39,17 @@ def test_each_command_composes(words):
     words = words[words.index("python") + 1 :]
     script = ROOT / words[0]
     assert script.is_file()
-    # `resume` is the command's own word, not a key.
-    given = [word for word in words[1:] if "=" in word and not word.startswith("resume=")]
+    # `resume` is the command's own word, not a key, and RUN a folder that a reader has.
+    given = [word for word in words[1:] if "=" in word and not word.startswith("resume=") and not word.endswith("=RUN")]
     overrides = [word.split(",")[0] for word in given] if "-m" in words else given
     compose(script.stem, overrides)
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((docs/[^)]+)\)", README))
+LINKS = re.findall(r"\]\((docs/[^)#]+)\)", README)
+LINKS += [f"docs/{link}" for page in PAGES.values() for link in re.findall(r"\]\(([\w]+\.\w+)\)", page)]
+
+
+@pytest.mark.parametrize("path", sorted(set(LINKS)))
 def test_each_picture_and_table_is_there(path):
     beginning = {".png": b"\x89PNG", ".csv": b"level,contender,target", ".md": b"# "}[Path(path).suffix]
     assert (ROOT / path).read_bytes().startswith(beginning)
@@ -49,3 +59,13 @@ def test_make_targets_exist():
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     for target in re.findall(r"`?make ([a-z]+)", README):
         assert target in targets
+
+
+def test_tables_are_those_of_the_csv_files():
+    spec = importlib.util.spec_from_file_location("results", ROOT / "docs" / "results.py")
+    results = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(results)
+    for page in results.PAGES:
+        text = page.read_text()
+        assert results.PLACE.search(text)
+        assert text == results.rewritten(text)

@@ -418,21 +418,18 @@ def test_regularizers_are_added_to_the_generators_loss_only():
     assert samples(module, torch.randn(64, 3)).mean() < -0.1
 
 
-def test_condition_is_the_end_of_the_noise_and_beside_the_image():
-    given = []
-
-    class Seeing(nn.Module):
+def test_condition_is_the_end_of_the_noise_and_projected_by_the_discriminator():
+    class Told(nn.Module):
         def __init__(self):
             super().__init__()
-            self.layer = nn.Linear(5 * 4, 1)
+            self.layer = nn.Linear(12, 3)
 
         def forward(self, images):
-            given.append(images.detach())
-            return self.layer(images.flatten(1)).flatten()
+            return self.layer(images.flatten(1))
 
     torch.manual_seed(0)
     adam = partial(torch.optim.Adam, lr=0.01)
-    module = GANModule(TinyGenerator(z_dim=6), Seeing(), adam, adam, BCE, condition=["Smiling", "age"])
+    module = GANModule(TinyGenerator(z_dim=6), Told(), adam, adam, BCE, condition=["Smiling", "age"])
     noises, original = [], module.draw_noise
     module.draw_noise = lambda targets: noises.append((targets, original(targets))) or noises[-1][1]
     targets = torch.rand(2 * BATCH, 2, generator=torch.Generator().manual_seed(2))
@@ -441,10 +438,11 @@ def test_condition_is_the_end_of_the_noise_and_beside_the_image():
     for wanted, noise in noises:
         assert noise.shape == (BATCH, 6)
         assert torch.equal(noise[:, 4:], wanted)
-    for images in given:
-        assert images.shape == (BATCH, 5, 2, 2)
-        planes = [part[:, :, None, None].expand(-1, -1, 2, 2) for part in targets.split(BATCH)]
-        assert any(torch.equal(images[:, 3:], plane) for plane in planes)
+    images, layer = torch.randn(BATCH, 3, 2, 2), module.discriminator.layer
+    # ψ(φ) + cᵀVφ, V being the last layer's rows behind the first.
+    rows = layer.weight[0] + targets[:BATCH] @ layer.weight[1:]
+    expected = (rows * images.flatten(1)).sum(dim=1) + layer.bias[0] + targets[:BATCH] @ layer.bias[1:]
+    torch.testing.assert_close(module.discriminate(module.discriminator, images, targets[:BATCH]), expected)
 
 
 def test_condition_leaves_room_for_noise():

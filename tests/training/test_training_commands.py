@@ -364,7 +364,7 @@ def test_settings_of_a_gan_that_cannot_be_are_refused_before_the_data_are_made(c
     ("words", "said"),
     [
         (["gan.condition=[Smiling,height]"], "gan.condition='height' is not an attribute of this data set"),
-        (["gan.condition=[Smiling]", "discriminator.network.im_chan=3"], "discriminator.network cannot take images"),
+        (["gan.condition=[Male]", "discriminator.network.num_conditions=0"], "must give 1 \\+ 1 numbers for each"),
         (["scores.num_samples=16", "data.num_val=3"], "the data's val split has 3 images; FID and the like need more"),
         (["judge.network._target_=torch.nn.Flatten", "judge.checkpoint=null"], "judge.network"),
     ],

@@ -80,7 +80,6 @@ RESOLVERS = {
     "job_name": job_name,
     "name_of": lambda path: None if path is None else Path(path).name,
     "reciprocal": lambda number: 1 / number,
-    "plus": lambda one, other: one + other,
     "times": lambda one, other: one * other,
     "outputs": lambda attributes: len(resolve(attributes)),
     "count": lambda names: len(resolve(names, "gan.condition")) if names else 0,

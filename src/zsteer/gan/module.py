@@ -44,8 +44,8 @@ class GANModule(LightningModule):
             seen so far, so that the average does not show its start for long.
         schedules: of the optimizers' `lr` and `beta2`, which are otherwise the optimizers' own.
         regularizers: terms to be added to the generator's loss, by name, each times its weight.
-        condition: names of the data's targets that are shown to both networks: to the generator at the end of its noise
-            (`z_dim` counts them), to the discriminator as channels beside the image's.
+        condition: names of the data's targets that both networks are told: the generator at the end of its noise, whose
+            `z_dim` counts them, the discriminator by projection (see `zsteer.networks`).
         augment: of the images that the discriminator sees, real and generated; differentiable.
         compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
         seed: of the random numbers.
@@ -180,12 +180,18 @@ class GANModule(LightningModule):
     def discriminate(
         self, network: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"]
     ) -> Tensor:
-        """The discriminator's logits `[n]`, images augmented and targets beside them where that is asked for."""
-        images = images if self.augment is None else self.augment(images)
+        """The discriminator's logits `[n]` of images that are augmented where that is asked for, given their targets.
+
+        Raises:
+            ValueError: it does not say what each condition adds.
+        """
+        logits = network(images if self.augment is None else self.augment(images))
         if self.condition:
-            planes = targets[:, :, None, None].expand(-1, -1, *images.shape[2:])
-            images = torch.cat([images, planes], dim=1)
-        logits = network(images)
+            if logits.shape != (len(images), 1 + self.condition):
+                raise ValueError(
+                    f"it must give 1 + {self.condition} numbers for each, one of them for each of gan.condition"
+                )
+            logits = logits[:, 0] + (logits[:, 1:] * targets).sum(dim=1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

@@ -66,7 +66,7 @@ class Supervised:
         ValueError: an index out of range, or one index for two attributes.
     """
 
-    def __init__(self, classifier: Mapping[str, Any], indices: Mapping[str, int], weight: Setting = 1.0):
+    def __init__(self, classifier: Mapping[str, Any], indices: Mapping[str, int] | None = None, weight: Setting = 1.0):
         self.section = OmegaConf.create(dict(classifier))
         self.indices = {attributes.canonical(name): index for name, index in (indices or {}).items()}
         for name, index in self.indices.items():

@@ -1,7 +1,9 @@
 """Generators, discriminators and classifiers.
 
 A generator maps noise `[n, z_dim]` to images `[n, 3, H, W]` in [-1, 1]; a discriminator maps images to logits `[n]`; a
-classifier maps images to logits `[n, K]`.
+classifier maps images to logits `[n, K]`. With `num_conditions` K a discriminator gives `[n, 1 + K]`: the logit, and
+what is added to it for each unit of each condition (the projection of Miyato & Koyama 2018, eq. 3, with the rows of the
+last layer for V).
 """
 
 from zsteer.networks.combined import Conjunction, JoinedClassifier

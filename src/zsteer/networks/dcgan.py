@@ -25,17 +25,21 @@ class DCGANGenerator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A DCGAN discriminator of 64×64 images, without normalisation: with R1 it is stable where batch norm collapses."""
+    """A DCGAN discriminator of 64×64 images, without normalisation: with R1 it is stable where batch norm collapses.
 
-    def __init__(self, im_chan: int = 3, hidden_dim: int = 64):
+    Args:
+        num_conditions: see `zsteer.networks`.
+    """
+
+    def __init__(self, im_chan: int = 3, hidden_dim: int = 64, num_conditions: int = 0):
         super().__init__()
         widths = [im_chan, hidden_dim, 2 * hidden_dim, 4 * hidden_dim, 8 * hidden_dim]
         layers: list[nn.Module] = []
         for channels_in, channels_out in zip(widths, widths[1:], strict=False):
             layers += [nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)]
             layers += [nn.LeakyReLU(LEAKY_SLOPE, inplace=True)]
-        self.disc = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, kernel_size=4))
+        self.disc = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1 + num_conditions, kernel_size=4))
 
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n m"] | Float[Tensor, " n"]:
         check_size(images, range(64, 80))  # which the convolutions bring down to one position
-        return self.disc(images).flatten()
+        return self.disc(images).flatten(1).squeeze(1)

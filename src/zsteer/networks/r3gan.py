@@ -61,9 +61,17 @@ class R3GANDiscriminator(nn.Module):
 
     Args:
         widths, width, blocks: as of the generator, from 4×4 pixels up.
+        num_conditions: see `zsteer.networks`.
     """
 
-    def __init__(self, im_chan: int = 3, widths: Sequence[int] = FFHQ64, width: float = 1.0, blocks: int = 2):
+    def __init__(
+        self,
+        im_chan: int = 3,
+        widths: Sequence[int] = FFHQ64,
+        width: float = 1.0,
+        blocks: int = 2,
+        num_conditions: int = 0,
+    ):
         super().__init__()
         stages = _scaled(widths, width)[::-1]
         layers: list[nn.Module] = [_gained(nn.Conv2d(im_chan, stages[0], kernel_size=1, bias=False))]
@@ -77,14 +85,14 @@ class R3GANDiscriminator(nn.Module):
             *layers[-blocks:],
             _gained(nn.Conv2d(last, last, kernel_size=4, groups=last, bias=False)),
             nn.Flatten(),
-            _gained(nn.Linear(last, 1, bias=False)),
+            _gained(nn.Linear(last, 1 + num_conditions, bias=False)),
         )
 
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n m"] | Float[Tensor, " n"]:
         check_size(images, [4 << sum(isinstance(layer, Downsample) for layer in self.fine)])
         x = self.fine(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self.coarse(x.to(self.coarse[-1].weight.dtype)).flatten()
+            return self.coarse(x.to(self.coarse[-1].weight.dtype)).squeeze(1)
 
 
 class Block(nn.Module):

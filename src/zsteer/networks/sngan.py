@@ -62,9 +62,10 @@ class SNGANDiscriminator(nn.Module):
     Args:
         hidden_dim: channels after the first block; 16 times as many after the last.
         spectral: bound the largest singular value of each layer by 1 (one power iteration a step).
+        num_conditions: see `zsteer.networks`.
     """
 
-    def __init__(self, im_chan: int = 3, hidden_dim: int = 64, spectral: bool = True):
+    def __init__(self, im_chan: int = 3, hidden_dim: int = 64, spectral: bool = True, num_conditions: int = 0):
         super().__init__()
         widths = [im_chan, *(hidden_dim * factor for factor in (1, 2, 4, 8, 16))]
         blocks = [
@@ -72,13 +73,13 @@ class SNGANDiscriminator(nn.Module):
             for i, (channels_in, channels_out) in enumerate(zip(widths, widths[1:], strict=False))
         ]
         self.blocks = nn.Sequential(*blocks, nn.ReLU(inplace=True))
-        self.head = _initialised(nn.Linear(widths[-1], 1))
+        self.head = _initialised(nn.Linear(widths[-1], 1 + num_conditions))
         if spectral:
             for layer in [module for module in self.modules() if isinstance(module, nn.Conv2d | nn.Linear)]:
                 spectral_norm(layer)
 
-    def forward(self, images: Float[Tensor, "n c 64 64"]) -> Float[Tensor, " n"]:
-        return self.head(self.blocks(images).sum(dim=(2, 3))).flatten()
+    def forward(self, images: Float[Tensor, "n c 64 64"]) -> Float[Tensor, "n m"] | Float[Tensor, " n"]:
+        return self.head(self.blocks(images).sum(dim=(2, 3))).squeeze(1)
 
 
 class DiscriminatorBlock(nn.Module):

@@ -1,0 +1,80 @@
+"""Write the tables of `docs/results.md` and of the README anew, from the CSV files here.
+
+`python docs/results.py outputs/compare/RUN=default` first has a comparison's `methods.csv` take the place of
+`docs/default.csv`. A table stands between `<!-- NAME: WHAT -->` and `<!-- end -->`, WHAT being a level (`flip`, `1` or
+`2`), `ends`, `agreement` or `summary`.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from zsteer.evaluation.figures import Row, means
+from zsteer.evaluation.report import agreement, markdown, markdown_of_ends, named_level
+from zsteer.evaluation.trials import FLIP, TABLE_LEVELS
+from zsteer.statistics import mean_known
+
+FOLDER = Path(__file__).parent
+PAGES = (FOLDER / "results.md", FOLDER.parent / "README.md")
+PLACE = re.compile(r"<!-- (\w+): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def rows_of(name: str) -> list[Row]:
+    """The rows of a comparison's table, as they were before they were written."""
+    table = pd.read_csv(FOLDER / f"{name}.csv", dtype={"level": str})
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{**row, "level": row["level"] if row["level"] == FLIP else float(row["level"])} for row in rows]
+
+
+def summary(rows: list[Row]) -> str:
+    """Each contender's means over the targets: ratios, the second judge's behind a stroke, and what became of faces."""
+    levels = [named_level(level) for level in TABLE_LEVELS]
+    heads = ["method", *levels, "gain 1 σ, 2 σ", "seen at the end", "other states kept"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        cells = []
+        for level in TABLE_LEVELS:
+            ratios = [means(rows, level, figure)[name] for figure in ("versus", "second_versus")]
+            cells.append(" / ".join("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
+        cells.append(", ".join(f"{means(rows, level, 'arrived')[name]:.0%}" for level in TABLE_LEVELS[1:]))
+        own = [row for row in rows if row["contender"] == name and row["level"] == TABLE_LEVELS[0]]
+        for figure in ("success_rate_at_end", "preservation_rate_at_end"):
+            mean = mean_known(row[figure] for row in own)
+            cells.append("–" if mean is None else f"{mean:.0%}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def table(name: str, what: str) -> str:
+    """One of a comparison's tables, or a summary of them."""
+    rows = rows_of(name)
+    if what == "ends":
+        return markdown_of_ends(rows)
+    if what == "agreement":
+        return "\n\n".join(agreement(rows))
+    if what == "summary":
+        return summary(rows)
+    return markdown(rows, FLIP if what == FLIP else float(what))
+
+
+def rewritten(text: str) -> str:
+    """A page with its tables as the CSV files have them."""
+    return PLACE.sub(
+        lambda place: f"<!-- {place[1]}: {place[2]} -->\n\n{table(place[1], place[2])}\n\n<!-- end -->", text
+    )
+
+
+def main() -> None:
+    """Take new files, and write the pages."""
+    for run, _, name in (word.rpartition("=") for word in sys.argv[1:]):
+        shutil.copy(Path(run) / "methods.csv", FOLDER / f"{name}.csv")
+    for page in PAGES:
+        page.write_text(rewritten(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
