@@ -439,9 +439,11 @@ def test_condition_is_the_end_of_the_noise_and_projected_by_the_discriminator():
         assert noise.shape == (BATCH, 6)
         assert torch.equal(noise[:, 4:], wanted)
     images, layer = torch.randn(BATCH, 3, 2, 2), module.discriminator.layer
-    # ψ(φ) + cᵀVφ, V being the last layer's rows behind the first.
-    rows = layer.weight[0] + targets[:BATCH] @ layer.weight[1:]
-    expected = (rows * images.flatten(1)).sum(dim=1) + layer.bias[0] + targets[:BATCH] @ layer.bias[1:]
+    # ψ(φ) + cᵀVφ, V being the last layer's rows behind the first, c around its mean and over √2.
+    module.generator.examples.copy_(torch.tensor([0.25, -1.0]))
+    told = (targets[:BATCH] - torch.tensor([0.25, -1.0])) / 2**0.5
+    rows = layer.weight[0] + told @ layer.weight[1:]
+    expected = (rows * images.flatten(1)).sum(dim=1) + layer.bias[0] + told @ layer.bias[1:]
     torch.testing.assert_close(module.discriminate(module.discriminator, images, targets[:BATCH]), expected)
 
 

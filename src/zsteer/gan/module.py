@@ -191,7 +191,9 @@ class GANModule(LightningModule):
                 raise ValueError(
                     f"it must give 1 + {self.condition} numbers for each, one of them for each of gan.condition"
                 )
-            logits = logits[:, 0] + (logits[:, 1:] * targets).sum(dim=1)
+            # Around their means, and all of them together as much as one: else they drown what the image is by itself.
+            usual = self.generator.examples.mean(dim=0)
+            logits = logits[:, 0] + (logits[:, 1:] * (targets - usual)).sum(dim=1) / self.condition**0.5
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

@@ -3,7 +3,7 @@
 A generator maps noise `[n, z_dim]` to images `[n, 3, H, W]` in [-1, 1]; a discriminator maps images to logits `[n]`; a
 classifier maps images to logits `[n, K]`. With `num_conditions` K a discriminator gives `[n, 1 + K]`: the logit, and
 what is added to it for each unit of each condition (the projection of Miyato & Koyama 2018, eq. 3, with the rows of the
-last layer for V).
+last layer for V), which GANs take from its mean and over √K.
 """
 
 from zsteer.networks.combined import Conjunction, JoinedClassifier
