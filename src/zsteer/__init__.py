@@ -75,6 +75,7 @@ def sample(
     Raises:
         ValueError: the generator cannot be told so.
     """
+    from zsteer.app.checks import unnamed
     from zsteer.files import BUNDLE
     from zsteer.networks.inference import images_of, noise_of
     from zsteer.runs import trained_network
@@ -84,6 +85,7 @@ def sample(
     whole_number(seed, "seed", 0, MAX_SEED)
     if generator is None or isinstance(generator, str | Path):
         weights, _ = trained_network(Path(generator or BUNDLE / "generator.safetensors"))
+        unnamed(weights)
         generator = load(weights)
     return images_of(generator, noise_of(generator, n, seed, condition))
 

@@ -15,6 +15,7 @@ from sklearn.metrics import mutual_info_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from zsteer.evaluation import codes as codes_of_noise
 from zsteer.evaluation.codes import ends_of, path_length, slerp, traversals
 from zsteer.evaluation.disentanglement import (
     bins_of,
@@ -154,5 +155,28 @@ def test_codes_are_scored_by_a_command(tmp_path, command):
     assert events.Tags()["images"] == ["traversals"] and "mig" in events.Tags()["scalars"]
     with Image.open(ended.folder / "traversals.png") as picture:
         assert picture.width > 9 * 64
-    ended = command("evaluate", "what=codes", "generator=tutorial", "attributes=[Smilling]")
-    assert ended.code == 1 and "attributes='Smilling' is not an attribute of the judge; did you" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["attributes=[Smilling]"], "attributes='Smilling' is not an attribute of the judge; did you"),
+        (["attributes=Smiling"], "attributes=Smiling must be a list of the judge's, as in attributes=[Smiling]"),
+        (["regressor=null"], "regressor=None must have a _target_, one of scikit-learn's regressors"),
+        (
+            ["regressor._target_=sklearn.neighbors.KNeighborsRegressor", "~regressor.alpha"],
+            "has coef_ or feature_importances_",
+        ),
+        (["regressor._target_=sklearn.ensemble.RandomForestRegressor"], "with settings of its own: "),
+        (["num_images=50"], "num_images=50 must be a whole number, 100 or more"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_before_anything_is_drawn(command, words, said, monkeypatch):
+    monkeypatch.setattr(codes_of_noise, "logits_of", lambda *_: pytest.fail("it draws"))
+    ended = command("evaluate", "what=codes", *words)
+    assert ended.code == 1 and said in ended.err.splitlines()[-1]
+
+
+def test_factors_that_never_vary_are_left_out(codes):
+    labels, still = np.array([True, True, True]), np.concatenate([codes[:, :2], np.zeros((4000, 1))], axis=1)
+    assert measures(codes, still, labels, LASSO) == measures(codes, codes[:, :2], labels[:2], LASSO)

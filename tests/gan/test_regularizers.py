@@ -52,7 +52,7 @@ def test_quantiles_are_interpolated_as_elsewhere():
 
 def test_what_a_classifier_sees_is_compared_with_condition_and_tied_numbers(data, section):
     torch.manual_seed(1)
-    generator = conditioned(Generator(z_dim=6, hidden_dim=2), ["Smiling", "height"])
+    generator = conditioned(Generator(z_dim=6, hidden_dim=2), ["Smiling", "Height"])  # however it is written
     regularizer = Supervised(section, indices={"Male": 1})
     regularizer.prepare(generator, data)
     noise = torch.randn(5, 6)
@@ -163,6 +163,18 @@ def test_penalties_of_a_generator_leave_its_statistics_and_its_condition_alone(k
     assert all(torch.equal(before[name], buffer) for name, buffer in generator.named_buffers())
     assert (seen[0][:4, :5] == 0).all() and seen[0][4:, :5].abs().min() > 0
     assert (seen[0][:, 5] == 0.5).all()
+
+
+@pytest.mark.parametrize("kind", [HessianPenalty, OrthogonalJacobian])
+def test_penalties_keep_their_digits_in_mixed_precision(kind):
+    torch.manual_seed(0)
+    generator, noise = Generator(z_dim=6, hidden_dim=4), torch.randn(4, 6)
+    terms = []
+    for mixed in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            terms.append(kind()(generator, noise, torch.zeros(4, 3, 64, 64)))
+    torch.testing.assert_close(terms[1], terms[0])
 
 
 @pytest.mark.parametrize("kind", [HessianPenalty, OrthogonalJacobian])

@@ -85,10 +85,12 @@ def test_a_factor_brings_what_goes_with_its_value():
             "condition='Smilling' is not an attribute of what the generator is conditioned on; did you",
         ),
         ({"Male": True}, "known are Smiling, Eyeglasses, age"),
-        ({"Smiling": 2}, "condition={Smiling: 2} must be true or false"),
+        ({"Smiling": 2}, "condition={Smiling: 2} must be true or false, or between 0 and 1"),
         ({"Smiling": "yes"}, "condition={Smiling: yes} must be true or false"),
         ({"age": 15}, "condition={age: 15} must be a number from 20 to 69, as in the data"),
         ({"age": float("nan")}, "condition={age: nan} must be a number from 20 to 69"),
+        ({"Smiling": 1.0005}, "condition={Smiling: 1.0005} must be true or false"),
+        ({"Smiling": True, "smiling": False}, "condition={Smiling: true, smiling: false} names Smiling twice"),
         ({"age": True}, "condition={age: true} must be a number from 20 to 69"),
     ],
 )

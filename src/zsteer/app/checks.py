@@ -16,7 +16,7 @@ from zsteer.app import trainer_words
 from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
-from zsteer.files import is_bundled
+from zsteer.files import is_bundled, recorded_at
 from zsteer.settings import (
     JUDGES,
     LIMITS,
@@ -188,6 +188,16 @@ def where(cfg: DictConfig) -> None:
             raise ValueError(f"where={{{name}: {wanted}}} must say true or false")
 
 
+def unnamed(path: Any) -> None:
+    """No generator that an earlier version trained with a number of targets, whose names nobody knows."""
+    count = recorded_at(path, "config", "gan", "condition")
+    if isinstance(count, int) and count > 0:
+        raise ValueError(
+            f"generator.checkpoint={path} was trained with gan.condition={count}, and its targets have no names; train "
+            "it anew with gan.condition=[...]"
+        )
+
+
 def condition(cfg: DictConfig) -> None:
     """What a conditional generator is told: attributes and their values, none of which `where` looks for too."""
     if not isinstance(cfg.condition, Mapping | DictConfig | None):
@@ -196,7 +206,7 @@ def condition(cfg: DictConfig) -> None:
     sought = cfg.get("where")
     names = list(sought) if isinstance(sought, Mapping | DictConfig) else []
     for name in cfg.condition or ():
-        if attributes.canonical(str(name)) in map(attributes.canonical, map(str, names)):
+        if any(attributes.colliding([str(name), str(other)]) for other in names):
             said = as_typed("condition", {name: cfg.condition[name]})
             raise ValueError(f"{said} tells the generator what where looks for; keep one")
 
@@ -229,8 +239,14 @@ def train_gan(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
+    told = cfg.gan.get("condition")
+    if told:
+        attributes.resolve(told, "gan.condition")
     training(cfg, trainer_words.GAN, "generator", "discriminator", "judge")
-    if cfg.gan.get("condition") and cfg.data.get("attributes") is not None:
+    if "supervised" in (cfg.gan.regularizers or {}):
+        network(cfg, "classifier")
+        trained(cfg, "classifier")
+    if told and cfg.data.get("attributes") is not None:
         raise ValueError(
             f"data.attributes={cfg.data.attributes} has no meaning beside gan.condition, a GAN's only targets"
         )
@@ -283,7 +299,11 @@ def evaluate(cfg: DictConfig) -> None:
     choice(cfg.split, "split", SPLIT_CHOICES)
     if cfg.inception is not None:
         existing_file(cfg.inception, "inception")
+    if cfg.attributes is not None and (not isinstance(cfg.attributes, ListConfig) or not cfg.attributes):
+        raise ValueError(f"attributes={cfg.attributes} must be a list of the judge's, as in attributes=[Smiling]")
     roles = ["generator", "judge"] if cfg.what in ("generator", "codes") else [cfg.what]
+    if cfg.what == "codes" and not isinstance(cfg.regressor, DictConfig):
+        raise ValueError(f"regressor={cfg.regressor} must have a _target_, one of scikit-learn's regressors")
     if cfg.what == "codes" and find_spec("sklearn") is None:
         raise ValueError("what=codes needs scikit-learn: pip install 'zsteer[codes]'")
     needed(cfg, f"what={cfg.what}", roles)
@@ -326,7 +346,8 @@ def compare(cfg: DictConfig) -> None:
         for word in words:
             key = str(word).lstrip("+~").partition("=")[0].partition(".")[0]
             if key in NOT_A_CONTENDERS:
-                raise ValueError(f"contenders.{name}: {word} cannot differ among contenders; give {key} to all")
+                remedy = f"give {key} to all" if key in SHARED_BY_CONTENDERS else "all start from the same faces"
+                raise ValueError(f"contenders.{name}: {word} cannot differ among contenders; {remedy}")
     for wanted in cfg.targets:
         spelled(wanted, "targets")
     kinds = {(attributes.needs_regressor(cfg.judge, target), "+" in target and target) for target in cfg.targets}
@@ -402,6 +423,8 @@ def trained(cfg: DictConfig, role: str) -> None:
 def network(cfg: DictConfig, role: str) -> None:
     """A network's section has its `network`, and its checkpoint, if any, is there; only the judge can be none."""
     section = OmegaConf.select(cfg, role)
+    if role == "generator" and isinstance(section, DictConfig) and not OmegaConf.is_missing(section, "checkpoint"):
+        unnamed(section.get("checkpoint"))
     if section is None and role == "judge":
         if "judge" not in cfg:
             raise ValueError("judge=null takes the judge out of the config; judge=none switches it off")

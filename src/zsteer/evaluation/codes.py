@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zsteer.data import attributes
-from zsteer.evaluation.disentanglement import intervals, measures
+from zsteer.evaluation.disentanglement import Regressor, importances_of, intervals, measures
 from zsteer.events import Events
 from zsteer.files import is_main_process, write_json, write_table
 from zsteer.networks.conditional import ConditionalGenerator, condition_of
@@ -95,6 +95,7 @@ def score_codes(cfg: DictConfig, folder: Path | None) -> Codes:
     wanted = judge.names if cfg.attributes is None else cfg.attributes
     columns = [attributes.find(name, judge.names, "attributes", "the judge") for name in wanted]
     labels = np.array([judge.names[column] not in judge.factors for column in columns])
+    regressor = tried_regressor(cfg.regressor)
     noise = noise_of(generator, cfg.num_images, cfg.seed)
     generator, network = (frozen(each, torch.float32, device) for each in (generator, judge.network))
     seen = logits_of(generator, network, noise, "Looking at samples")
@@ -102,7 +103,6 @@ def score_codes(cfg: DictConfig, folder: Path | None) -> Codes:
     sigma = sigma_of(seen)
     codes, factors = noise.double().numpy(), (seen.double() / sigma).numpy()[:, columns]
     codes = (codes - codes.mean(axis=0)) / np.maximum(codes.std(axis=0), np.finfo(float).tiny)
-    regressor = instantiate(cfg.regressor, _partial_=True)
     found = vars(measures(codes, factors, labels, regressor))
     apart = intervals(codes, factors, labels, regressor)
     activeness, effects, frames = traversals(generator, network, noise[:NUM_BASES], sigma)
@@ -134,6 +134,24 @@ def score_codes(cfg: DictConfig, folder: Path | None) -> Codes:
     if folder is not None and is_main_process():
         scored.write(folder)
     return scored
+
+
+def tried_regressor(section: DictConfig) -> Regressor:
+    """What makes a regressor, which has been tried on a few numbers.
+
+    Raises:
+        ValueError: it is none, takes other settings, or does not say what matters to it.
+    """
+    make = instantiate(section, _partial_=True)
+    numbers = np.random.default_rng(0).standard_normal((20, 2))
+    try:
+        importances_of(numbers, numbers[:, :1], make)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"regressor={section._target_} must be one of scikit-learn's that has coef_ or feature_importances_, with "
+            f"settings of its own: {str(error).splitlines()[0]}"
+        ) from error
+    return make
 
 
 def logits_of(

@@ -40,11 +40,13 @@ class Measures:
 def measures(
     codes: Float[np.ndarray, "n d"], factors: Float[np.ndarray, "n k"], labels: np.ndarray, regressor: Regressor
 ) -> Measures:
-    """All measures.
+    """All measures, of the factors that vary.
 
     Args:
         labels: `[k]`, which of the factors are logits, whose states are cut at 0.
     """
+    vary = factors.std(axis=0) > 0
+    factors, labels = factors[:, vary], labels[vary]
     importances, r2 = importances_of(codes, factors, regressor)
     disentanglement, completeness = dci(importances)
     return Measures(

@@ -18,7 +18,7 @@ from zsteer.data.procedural import People, render, with_attributes
 from zsteer.data.procedural.rendering import people_of
 from zsteer.data.store import SPLITS
 from zsteer.evaluation.trajectories import MAX_ROWS, Scorer, Trajectory, images_of, scored
-from zsteer.networks.inference import frozen
+from zsteer.networks.inference import frozen, num_free
 from zsteer.steering.methods import unit
 from zsteer.steering.metrics import others_of
 from zsteer.steering.reference import reference_noise
@@ -100,7 +100,10 @@ def optimum(
     noise = noise.float()
     random = torch.Generator().manual_seed(0)
     starts = [noise]
-    starts += [noise + SPREAD * torch.randn(noise.shape, generator=random) for _ in range(NUM_STARTS - 1)]
+    free = num_free(session.networks.generator)
+    for _ in range(NUM_STARTS - 1):
+        starts.append(noise.clone())
+        starts[-1][:, :free] += SPREAD * torch.randn(len(noise), free, generator=random)
     parts = [slice(first, first + MAX_ROWS) for first in range(0, len(noise), MAX_ROWS)]
     paths, costs = [], []
     farthest = _farthest(session, scorer, target, sign, noise)
@@ -147,15 +150,17 @@ def _descend(
     sigma = scorer.sigma.to(session.device)
     column = attributes.find(target, names)
     others = [names.index(name) for name in others_of(target, names)]
-    norms = reference_noise(generator).norm(dim=1)
+    free = num_free(generator)
+    norms = reference_noise(generator)[:, :free].norm(dim=1)
     least, most = norms.quantile(torch.tensor([0.5 - SHELL / 2, 0.5 + SHELL / 2])).tolist()
     with torch.no_grad():
         at_first = judge(generator(before.to(session.device)))
-    z = start.to(session.device).clone().requires_grad_()
+    z = start[:, :free].to(session.device).clone().requires_grad_()
+    told = start[:, free:].to(session.device)  # a condition stays
     adam = torch.optim.Adam([z], lr=LEARNING_RATE)
 
     def costs(aim: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        change = (judge(generator(z)) - at_first) / sigma
+        change = (judge(generator(torch.cat([z, told], dim=1))) - at_first) / sigma
         missing = (aim - sign * change[:, column]).clamp_min(0)
         return change[:, others].abs().mean(dim=1) + SHORTFALL_WEIGHT * missing.square()
 
@@ -168,7 +173,7 @@ def _descend(
                 adam.step()
                 with torch.no_grad():
                     z.copy_(unit(z) * z.norm(dim=1, keepdim=True).clamp(least, most))
-            path.append(z.detach().cpu().clone())
+            path.append(torch.cat([z.detach(), told], dim=1).cpu())
             with torch.no_grad():
                 total += costs(aim).cpu()
             bar.update()

@@ -142,6 +142,9 @@ class GANModule(LightningModule):
         if not self.condition:
             return
         targets = data.train_targets()
+        for name, values in zip(data.names, targets.T, strict=True):
+            if (values == values[0]).all():
+                raise ValueError(f"gan.condition: {name} is {values[0]:g} in all training images; leave it out")
         for name, missing in zip(data.names, np.isnan(targets).sum(axis=0).tolist(), strict=True):
             if missing:
                 raise ValueError(

@@ -98,9 +98,11 @@ class Supervised:
         names = [*condition, *self.indices]
         keys = ["gan.condition"] * len(condition) + ["gan.regularizers.supervised.indices"] * len(self.indices)
         self._columns = [attributes.find(name, known.names, key) for name, key in zip(names, keys, strict=True)]
-        units = [self.section.regressor.scale if name in factors else 1.0 for name in names]
-        self._units = torch.tensor(units)
-        self._labels = [name not in known.factors for name in condition]
+        found = [known.names[column] for column in self._columns]
+        self._units = torch.tensor(
+            [self.section.regressor.scale if factors and name in known.factors else 1.0 for name in found]
+        )
+        self._labels = [name not in known.factors for name in found[: len(condition)]]
         self._network = known.network
         self._places = list(self.indices.values())
         self._quantiles = self._logits_of(data) if self.indices else torch.zeros(1, 0)
@@ -139,7 +141,7 @@ def normal_cdf(values: Tensor) -> Tensor:
 
 def at_quantile(quantiles: Float[Tensor, "m k"], shares: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     """The values below which these shares of each sorted column lie, interpolated linearly."""
-    place = shares * (len(quantiles) - 1)
+    place = shares.to(quantiles) * (len(quantiles) - 1)
     low = place.floor().long().clamp(0, len(quantiles) - 2)
     return torch.lerp(quantiles.gather(0, low), quantiles.gather(0, low + 1), place - low)
 
@@ -303,6 +305,8 @@ def features_of(
 ) -> list[Float[Tensor, "m ..."]]:
     """What some layers of a generator give for noise, batch norm at its running statistics.
 
+    Never in bfloat16, whose digits a difference divided by ε² does not leave.
+
     Raises:
         ValueError: it has no such layer.
     """
@@ -324,7 +328,8 @@ def features_of(
     ]
     training = {layer: layer.training for layer in generator.modules()}
     try:
-        generator.eval()(noise)
+        with torch.autocast(noise.device.type, enabled=False):
+            generator.eval()(noise)
     finally:
         for hook in hooks:
             hook.remove()

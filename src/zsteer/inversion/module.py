@@ -69,7 +69,7 @@ class LatentInversion(LightningModule):
             noise, condition = self.noise[:, : self.free], self.noise[:, self.free :]
             noise.copy_(unit(noise) * noise.norm(dim=1, keepdim=True).clamp(*self.radii))
             if self.bounds is not None:
-                least, most = self.bounds.to(condition)
+                least, most = self.bounds.to(condition.device)
                 condition.copy_(condition.clamp(least, most))
 
     def on_train_end(self) -> None:

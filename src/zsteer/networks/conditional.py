@@ -34,9 +34,8 @@ class ConditionalGenerator(nn.Module):
     """
 
     examples: Float[Tensor, "m c"]
-    scales: Float[
-        Tensor, "2 c"
-    ]  # mean and standard deviation of each factor in the data's own units; 0 and 1 of labels
+    bounds: Float[Tensor, "2 c"]  # the least and the largest of the data
+    scales: Float[Tensor, "2 c"]  # mean and deviation of each factor in the data's own units; 0 and 1 of labels
 
     def __init__(self, network: nn.Module, names: Sequence[str], num_examples: int):
         super().__init__()
@@ -48,6 +47,7 @@ class ConditionalGenerator(nn.Module):
                 f"z_dim={self.z_dim}"
             )
         self.register_buffer("examples", torch.zeros(num_examples, len(self.condition)))
+        self.register_buffer("bounds", torch.zeros(2, len(self.condition)))
         self.register_buffer("scales", torch.tensor([[0.0], [1.0]]).repeat(1, len(self.condition)))
 
     def learn(self, targets: Float[np.ndarray, "n c"], scales: Sequence[tuple[float, float]]) -> None:
@@ -56,19 +56,16 @@ class ConditionalGenerator(nn.Module):
         self.scales.copy_(torch.tensor(scales).T)
         means, deviations = self.scales
         self.examples.copy_((torch.as_tensor(targets[chosen]).to(self.examples) - means) / deviations)
+        ends = torch.as_tensor(np.stack([targets.min(axis=0), targets.max(axis=0)])).to(self.bounds)
+        self.bounds.copy_((ends - means) / deviations)
 
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
         return self.network(noise)
 
     @property
-    def bounds(self) -> Float[Tensor, "2 c"]:
-        """The condition's least and largest values in the data."""
-        return torch.stack([self.examples.amin(dim=0), self.examples.amax(dim=0)])
-
-    @property
     def labels(self) -> Bool[Tensor, " c"]:
         """Which of the condition's attributes are labels."""
-        return ((self.examples == 0) | (self.examples == 1)).all(dim=0)
+        return ((self.examples == 0) | (self.examples == 1)).all(dim=0).cpu()
 
     def draw(self, num: int, random: torch.Generator, wanted: Mapping[str, Any]) -> Float[Tensor, "n z_dim"]:
         """Noise of the prior, given some attributes of the condition, in the data's own units.
@@ -78,7 +75,7 @@ class ConditionalGenerator(nn.Module):
         """
         noise = torch.randn(num, self.z_dim - len(self.condition), generator=random)
         values = self.values(wanted)
-        alike = self.examples[self._like(values)].float().cpu()
+        alike = self.examples.float().cpu()[self._like(values)]
         conditions = alike[torch.randint(len(alike), (num,), generator=random)]
         return self.put(torch.cat([noise, conditions], dim=1), values)
 
@@ -100,19 +97,26 @@ class ConditionalGenerator(nn.Module):
         values = {}
         for name, value in wanted.items():
             column = find(str(name), self.condition, key="condition", owner="what the generator is conditioned on")
+            if column in values:
+                raise ValueError(f"{as_typed('condition', wanted)} names {self.condition[column]} twice")
             said = as_typed("condition", {name: value})
             label = bool(self.labels[column])
             least, most = (0.0, 1.0) if label else bounds[column]
+            rounding = 0.0 if label else ROUNDING
             number = isinstance(value, int | float) and (label or not isinstance(value, bool))
-            if not number or not least - ROUNDING <= value <= most + ROUNDING:
-                what = "true or false" if label else f"a number from {least:.4g} to {most:.4g}, as in the data"
+            if not number or not least - rounding <= value <= most + rounding:
+                what = (
+                    "true or false, or between 0 and 1"
+                    if label
+                    else f"a number from {least:.4g} to {most:.4g}, as in the data"
+                )
                 raise ValueError(f"{said} must be {what}")
             values[column] = (value - means[column]) / deviations[column]
         return values
 
     def _like(self, values: Mapping[int, float]) -> Tensor:
         """The examples that have the most of the labels, and of these the nearest in the factors."""
-        labels, examples = self.labels, self.examples.double()
+        labels, examples = self.labels, self.examples.double().cpu()
         apart = {column: (examples[:, column] - value).abs() for column, value in values.items()}
         none = torch.zeros(len(examples), dtype=torch.float64)
         wrong = sum((apart[column] for column in values if labels[column]), none)

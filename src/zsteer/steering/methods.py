@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from zsteer.data.attributes import canonical
 from zsteer.networks.conditional import ConditionalGenerator, condition_of
 from zsteer.networks.loading import Networks
 from zsteer.optimizers import OptimizerFactory
@@ -183,10 +184,10 @@ class Projected:
 
     The step is the unit vector of d = (I + w JᵀJ + v M)⁻¹ g, which has the least ‖d − g‖² + w ‖Jd‖² + v dᵀMd. J is the
     Jacobian of the kept logits in σ: for v = 0 this is the projection (I − Jᵀ(JJᵀ + I/w)⁻¹J) g, damped by 1/w. The
-    penalty weight λ is the stiffness w = 64 λ: at 0 nothing is projected out. It means the same for noise of any
-    length, because the mean square of a logit's gradient, in σ, is at least 1 in any (Poincaré's inequality). M is what
-    a step changes in the image, the pull-back metric of its pixels (Arvanitidis et al. 2018, "Latent Space Oddity"),
-    scaled to the trace of I.
+    penalty weight λ is the stiffness w = 64 λ, whatever the noise's length: at 0 nothing is projected out. The mean
+    square of a logit's gradient, in σ, is at least 1 in noise of any length (Poincaré's inequality). M is what a step
+    changes in the image, the pull-back metric of its pixels (Arvanitidis et al. 2018, "Latent Space Oddity"), scaled to
+    the trace of I.
 
     Args:
         image_weight: v.
@@ -316,6 +317,10 @@ class BestOf:
     samples: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def fit(self, networks: Networks, reference: Float[Tensor, "samples k"]) -> "BestOf":
+        """
+        Raises:
+            ValueError: a conditional generator, whose samples differ in more than their noise.
+        """
         if condition := condition_of(networks.generator):
             raise ValueError(
                 f"method=best_of looks among samples, whose conditions differ: it cannot move the noise of a generator "
@@ -344,7 +349,7 @@ class BestOf:
 class OfCondition:
     """Each image keeps its noise, and the entry of its condition that is the target's moves to what is wanted.
 
-    A step size is a share of the entry's range in the data; beyond it the generator has never been.
+    A step size is a share of the entry's range in the data; beyond that the generator has never been.
 
     Args:
         entries: the condition's column of each of the classifier's attributes, −1 where it has none; found by `fit`.
@@ -364,14 +369,17 @@ class OfCondition:
         generator, names = networks.generator, networks.classifier.names
         if not isinstance(generator, ConditionalGenerator):
             raise ValueError(f"method={self.name} needs a generator that was trained with gan.condition")
-        entries = [generator.condition.index(name) if name in generator.condition else -1 for name in names]
-        least, most = generator.bounds
+        told = {canonical(name).casefold(): column for column, name in enumerate(generator.condition)}
+        entries = [told.get(canonical(name).casefold(), -1) for name in names]
+        least, most = generator.bounds.cpu()
         return replace(self, entries=torch.tensor(entries), ranges=most - least)
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         assert self.entries is not None and self.ranges is not None
         rows, ranges = step.rows, self.ranges.to(step.noise)
         column = self.entries.to(rows.target.device)[rows.target]
+        if (column < 0).any():
+            raise ValueError(f"method={self.name}: the generator is told nothing of the target")
         scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
         return scores, torch.nn.functional.one_hot(column, len(ranges)) * rows.sign[:, None] * ranges
 

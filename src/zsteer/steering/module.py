@@ -110,7 +110,7 @@ class LatentSteering(LightningModule):
         noise = self.noise.detach()
         if moving.shape[1] == noise.shape[1]:
             return moving
-        noise = noise.repeat(len(moving) // len(noise), 1)
+        noise = noise.repeat(len(moving) // max(1, len(noise)), 1)
         return torch.cat([noise[:, : self.moving.start], moving, noise[:, self.moving.stop :]], dim=1)
 
     def on_train_end(self) -> None:

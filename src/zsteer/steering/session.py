@@ -90,6 +90,7 @@ class Session:
         if start not in self._starts:
             self._starts[start] = starting_noise(cfg, self.networks).to(self.dtype)
         noise, names = self._starts[start], self.networks.classifier.names
+        free = num_free(self.networks.generator)
         target = attributes.find(cfg.target, names)
         settings = {
             "target": names[target],
@@ -97,7 +98,7 @@ class Session:
             "method": self.method.name,
             "penalty_weight": float(cfg.penalty_weight),
             "num_steps": cfg.num_steps,
-            "step_size": step_length(cfg.step_size, noise.shape[1]),
+            "step_size": step_length(cfg.step_size, free),
             "num_images": len(noise),
             "seed": cfg.seed,
         }
@@ -110,7 +111,7 @@ class Session:
             step_size=settings["step_size"],
             kept=self._kept(cfg.preserve, names[target]),
             until=math.inf if cfg.until is None else self._logit(cfg.until, names[target], sign),
-            last_step_size=step_length(cfg.last_step_size, noise.shape[1]),
+            last_step_size=step_length(cfg.last_step_size, free),
         )
         return Job(settings, noise, rows, frozenset(range(0, cfg.num_steps, cfg.show_every)))
 
