@@ -109,6 +109,14 @@ def test_a_gan_loss(recipe, faces):
     assert loss_g == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_regularizer(recipe, faces):
+    (train,) = recipe("A regularizer")
+    run = train(*GAN, *faces)
+    assert_trained(run, "generator")
+    terms = EventAccumulator(str(run)).Reload().Scalars("train/mine")
+    assert all(-1 < term.value < 0 for term in terms)
+
+
 def test_a_network(recipe, faces):
     train, steer = recipe("A network")
     run = train(*GAN, *faces)
@@ -175,7 +183,7 @@ def test_a_steering_module(recipe):
 
 
 def test_each_recipe_is_tested():
-    assert len(RECIPES) == 5
+    assert len(RECIPES) == 6
     for title in RECIPES:
         assert f"test_{title.lower().replace(' ', '_')}" in globals()
 
