@@ -26,7 +26,7 @@ PLACE = re.compile(r"<!-- (\w+): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 def rows_of(name: str) -> list[Row]:
     """The rows of a comparison's table, as they were before they were written."""
     table = pd.read_csv(FOLDER / f"{name}.csv", dtype={"level": str})
-    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{**row, "level": row["level"] if row["level"] == FLIP else float(row["level"])} for row in rows]
 
 

@@ -28,7 +28,7 @@ from zsteer.evaluation.disentanglement import (
     states_of,
 )
 from zsteer.networks.checkpoints import save_weights
-from zsteer.networks.conditional import conditioned
+from zsteer.networks.conditional import ConditionalGenerator, conditioned
 from zsteer.networks.tutorial import Generator
 
 LASSO = partial(Lasso, alpha=0.01)
@@ -127,6 +127,7 @@ def test_traversals_measure_what_a_number_changes():
     torch.testing.assert_close(effects, torch.cat([torch.diag(rise / sigma), torch.zeros(1, 3)]))
     assert frames.shape == (4, 9, 3, 8, 8) and frames[0, 0, 0, 0, 0] == round((1 - math.tanh(2)) * 127.5)
     conditional = conditioned(Painter(), ["Smiling"])
+    assert isinstance(conditional, ConditionalGenerator)
     conditional.learn(np.array([[0.0], [1.0]]), [(0.0, 1.0)])
     assert ends_of(conditional).tolist() == [[-2, -2, -2, 0], [2, 2, 2, 1]]
 

@@ -28,6 +28,7 @@ from zsteer.gan.module import GANModule
 from zsteer.gan.regularizers import HessianPenalty, InfoGAN, OrthogonalJacobian
 from zsteer.gan.schedules import Cosine
 from zsteer.networks.checkpoints import load_weights
+from zsteer.networks.conditional import ConditionalGenerator
 from zsteer.training.callbacks import SeededSteps
 
 BATCH = 4
@@ -429,7 +430,8 @@ def test_condition_is_the_end_of_the_noise_and_projected_by_the_discriminator():
 
     torch.manual_seed(0)
     adam = partial(torch.optim.Adam, lr=0.01)
-    module = GANModule(TinyGenerator(z_dim=6), Told(), adam, adam, BCE, condition=["Smiling", "age"])
+    discriminator = Told()
+    module = GANModule(TinyGenerator(z_dim=6), discriminator, adam, adam, BCE, condition=["Smiling", "age"])
     noises, original = [], module.draw_noise
     module.draw_noise = lambda targets: noises.append((targets, original(targets))) or noises[-1][1]
     targets = torch.rand(2 * BATCH, 2, generator=torch.Generator().manual_seed(2))
@@ -438,8 +440,9 @@ def test_condition_is_the_end_of_the_noise_and_projected_by_the_discriminator():
     for wanted, noise in noises:
         assert noise.shape == (BATCH, 6)
         assert torch.equal(noise[:, 4:], wanted)
-    images, layer = torch.randn(BATCH, 3, 2, 2), module.discriminator.layer
+    images, layer = torch.randn(BATCH, 3, 2, 2), discriminator.layer
     # ψ(φ) + cᵀVφ, V being the last layer's rows behind the first, c around its mean and over √2.
+    assert isinstance(module.generator, ConditionalGenerator)
     module.generator.examples.copy_(torch.tensor([0.25, -1.0]))
     told = (targets[:BATCH] - torch.tensor([0.25, -1.0])) / 2**0.5
     rows = layer.weight[0] + told @ layer.weight[1:]
@@ -686,7 +689,7 @@ def test_a_resumed_training_with_a_regularizer_equals_one_without_a_break(name, 
 
 def test_a_regularizers_weight_may_follow_a_schedule():
     class Brightness:
-        weight = Cosine(0.0, 1000.0, 10 * BATCH)
+        weight: Any = Cosine(0.0, 1000.0, 10 * BATCH)
 
         def __call__(self, generator, noise, images):
             return images.mean()

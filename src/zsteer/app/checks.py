@@ -205,9 +205,9 @@ def condition(cfg: DictConfig) -> None:
         raise ValueError(f"condition={cfg.condition} must map attributes to their values, {example}")
     sought = cfg.get("where")
     names = list(sought) if isinstance(sought, Mapping | DictConfig) else []
-    for name in cfg.condition or ():
+    for name, value in (cfg.condition or {}).items():
         if any(attributes.colliding([str(name), str(other)]) for other in names):
-            said = as_typed("condition", {name: cfg.condition[name]})
+            said = as_typed("condition", {name: value})
             raise ValueError(f"{said} tells the generator what where looks for; keep one")
 
 

@@ -14,7 +14,7 @@ from zsteer.data.streams import random_source
 from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
 from zsteer.gan.regularizers import Prepared, Regularizer
 from zsteer.gan.schedules import Cosine, Setting, value
-from zsteer.networks.conditional import condition_of, conditioned
+from zsteer.networks.conditional import ConditionalGenerator, condition_of, conditioned
 from zsteer.networks.inference import channels_last, copied, noise_of, num_free, z_dim_of
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
@@ -151,6 +151,7 @@ class GANModule(LightningModule):
                     f"gan.condition: {name} is missing in {missing} training images; complete the data, or leave it out"
                 )
         for generator in (self.generator, self.ema_generator):
+            assert isinstance(generator, ConditionalGenerator)
             generator.learn(targets, [data.scales.get(name, (0.0, 1.0)) for name in data.names])
 
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
@@ -195,6 +196,7 @@ class GANModule(LightningModule):
                     f"it must give 1 + {self.condition} numbers for each, one of them for each of gan.condition"
                 )
             # Around their means, and all of them together as much as one: else they drown what the image is by itself.
+            assert isinstance(self.generator, ConditionalGenerator)
             usual = self.generator.examples.mean(dim=0)
             logits = logits[:, 0] + (logits[:, 1:] * (targets - usual)).sum(dim=1) / self.condition**0.5
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits

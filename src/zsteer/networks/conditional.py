@@ -33,6 +33,7 @@ class ConditionalGenerator(nn.Module):
         ValueError: no number is left for noise.
     """
 
+    z_dim: int
     examples: Float[Tensor, "m c"]
     bounds: Float[Tensor, "2 c"]  # the least and the largest of the data
     scales: Float[Tensor, "2 c"]  # mean and deviation of each factor in the data's own units; 0 and 1 of labels
@@ -40,7 +41,8 @@ class ConditionalGenerator(nn.Module):
     def __init__(self, network: nn.Module, names: Sequence[str], num_examples: int):
         super().__init__()
         self.network, self.condition = network, tuple(names)
-        self.z_dim = network.z_dim
+        z_dim: Any = network.z_dim
+        self.z_dim = z_dim
         if len(self.condition) >= self.z_dim:
             raise ValueError(
                 f"gan.condition has {len(self.condition)} names, which must be fewer than the generator's "
