@@ -179,6 +179,21 @@ def test_samples_of_a_network_or_a_run(runs):
     assert zsteer.sample(n=1).shape == (1, 3, 64, 64)
 
 
+def test_a_generator_whose_targets_have_no_names_is_refused(runs, words, tmp_path):
+    folder = copied(runs / "gan", tmp_path)
+    about = json.loads((folder / "generator.json").read_text())
+    about["config"]["gan"]["condition"] = 1
+    (folder / "generator.json").write_text(json.dumps(about))
+    with pytest.raises(
+        ValueError, match="was trained with gan.condition=1, and its targets have no names; train it anew"
+    ):
+        zsteer.sample(folder)
+    with pytest.raises(
+        ValueError, match="was trained with gan.condition=1, and its targets have no names; train it anew"
+    ):
+        zsteer.steer(**{**words, "generator": str(folder)})
+
+
 def test_a_runs_file_of_weights_brings_its_network_unless_words_say_what_it_is(runs):
     file = f"{runs / 'gan'}/generator.safetensors"
     for more, z_dim in (((), 8), (("generator=tutorial",), 64), (("generator.network.z_dim=7",), 7)):

@@ -108,7 +108,7 @@ class GANModule(LightningModule):
         self.trained_regularizers = nn.ModuleDict(
             {name: part for name, part in self.regularizers.items() if isinstance(part, nn.Module)}
         )
-        self.condition = self.z_dim - num_free(generator)  # so many targets
+        self.num_conditions = self.z_dim - num_free(generator)
         self.seed = seed
         self.num_iterations = 0
         self.num_images = 0  # real ones that the discriminator was trained on
@@ -125,7 +125,7 @@ class GANModule(LightningModule):
         """
         if data.batch_size % self.accumulate:
             raise ValueError(f"gan.accumulate={self.accumulate} must divide data.batch_size={data.batch_size}")
-        if self.condition:
+        if self.num_conditions:
             data.attributes, data.attributes_key = condition_of(self.generator), "gan.condition"
         data.extra_batches = int(self.loss.paired)
         data.batches_per_step = self.batches_per_iteration
@@ -139,7 +139,7 @@ class GANModule(LightningModule):
         for regularizer in self.regularizers.values():
             if isinstance(regularizer, Prepared):
                 regularizer.prepare(self.generator, data)
-        if not self.condition:
+        if not self.num_conditions:
             return
         targets = data.train_targets()
         for name, values in zip(data.names, targets.T, strict=True):
@@ -174,8 +174,8 @@ class GANModule(LightningModule):
 
     def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
         """Standard normal noise for images that shall have these targets, which condition it or do not matter."""
-        noise = self.draw(len(targets), torch.randn, self.z_dim - self.condition)
-        return torch.cat([noise, targets], dim=1) if self.condition else noise
+        noise = self.draw(len(targets), torch.randn, self.z_dim - self.num_conditions)
+        return torch.cat([noise, targets], dim=1) if self.num_conditions else noise
 
     def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
         """Noise to look at samples of."""
@@ -190,15 +190,15 @@ class GANModule(LightningModule):
             ValueError: it does not say what each condition adds.
         """
         logits = network(images if self.augment is None else self.augment(images))
-        if self.condition:
-            if logits.shape != (len(images), 1 + self.condition):
+        if self.num_conditions:
+            if logits.shape != (len(images), 1 + self.num_conditions):
                 raise ValueError(
-                    f"it must give 1 + {self.condition} numbers for each, one of them for each of gan.condition"
+                    f"it must give 1 + {self.num_conditions} numbers for each, one of them for each of gan.condition"
                 )
             # Around their means, and all of them together as much as one: else they drown what the image is by itself.
             assert isinstance(self.generator, ConditionalGenerator)
             usual = self.generator.examples.mean(dim=0)
-            logits = logits[:, 0] + (logits[:, 1:] * (targets - usual)).sum(dim=1) / self.condition**0.5
+            logits = logits[:, 0] + (logits[:, 1:] * (targets - usual)).sum(dim=1) / self.num_conditions**0.5
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

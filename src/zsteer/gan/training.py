@@ -69,7 +69,7 @@ def try_discriminator(module: GANModule, data: FaceData) -> None:
             "generator=r3gan and r3gan_small see to"
         )
     for images, key in ((data.example, "data"), (generated, "generator")):
-        targets = torch.zeros(2, module.condition)
+        targets = torch.zeros(2, module.num_conditions)
         logits = attempt(
             lambda x, y=targets: module.discriminate(module.discriminator, x, y),
             images,

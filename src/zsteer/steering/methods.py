@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from zsteer.data.attributes import canonical
+from zsteer.data.attributes import colliding
 from zsteer.networks.conditional import ConditionalGenerator, condition_of
 from zsteer.networks.loading import Networks
 from zsteer.optimizers import OptimizerFactory
@@ -369,8 +369,10 @@ class OfCondition:
         generator, names = networks.generator, networks.classifier.names
         if not isinstance(generator, ConditionalGenerator):
             raise ValueError(f"method={self.name} needs a generator that was trained with gan.condition")
-        told = {canonical(name).casefold(): column for column, name in enumerate(generator.condition)}
-        entries = [told.get(canonical(name).casefold(), -1) for name in names]
+        entries = [
+            next((column for column, told in enumerate(generator.condition) if colliding((name, told))), -1)
+            for name in names
+        ]
         least, most = generator.bounds.cpu()
         return replace(self, entries=torch.tensor(entries), ranges=most - least)
 
