@@ -7,7 +7,7 @@ from typing import Any
 
 NETWORKS = ("generator", "classifier", "judge")  # the config groups of trained networks
 JUDGES = ("judge", "second_judge")  # those of networks that take no part in steering; only a comparison has the second
-SOURCES = ("gradient", "boundary", "sefa", "ganspace", "random")  # of directions, beside a file
+SOURCES = ("gradient", "boundary", "sefa", "ganspace", "axis", "random")  # of directions, beside a file
 LIMITS = {"drawn": "drawn edit", "optimum": "optimum by the judge"}  # of methods, and what tables call them
 MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
 

@@ -85,7 +85,7 @@ def test_an_attributes_component_is_the_one_that_raises_it_most():
     torch.testing.assert_close(nearest(components, slopes), torch.tensor([[0.0, -0.5, 0.0], [0.3, 0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("source", ["gradient", "boundary", "sefa", "ganspace", "random"])
+@pytest.mark.parametrize("source", ["gradient", "boundary", "sefa", "ganspace", "axis", "random"])
 def test_every_source_points_to_where_the_attribute_is_present(source):
     generator, classifier = Generator(hidden_dim=4).eval(), Classifier(hidden_dim=4).eval()
     noise = reference_noise(generator)
@@ -95,6 +95,15 @@ def test_every_source_points_to_where_the_attribute_is_present(source):
     assert directions.shape == (40, 64)
     rise = (mean_gradients(noise, logits) * directions).sum(dim=1)
     assert rise.min() >= 0
+
+
+def test_an_axis_is_a_single_number_of_the_noise(slopes):
+    generator = Linear(torch.eye(6))
+    directions = find_directions("axis", generator, reference_noise(generator) @ slopes.T)
+    sigma = slopes.norm(dim=1, keepdim=True)
+    largest = slopes.abs().argmax(dim=1, keepdim=True)
+    expected = torch.zeros_like(slopes).scatter(1, largest, (slopes / sigma).gather(1, largest))
+    torch.testing.assert_close(directions, expected, rtol=0.1, atol=1e-6)
 
 
 def test_directions_of_a_file_are_checked(tmp_path, slopes):

@@ -295,13 +295,13 @@ def evaluate(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    choice(cfg.what, "what", ("classifier", "judge", "generator", "codes"))
+    choice(cfg.what, "what", ("classifier", "judge", "generator", "codes", "conditions"))
     choice(cfg.split, "split", SPLIT_CHOICES)
     if cfg.inception is not None:
         existing_file(cfg.inception, "inception")
     if cfg.attributes is not None and (not isinstance(cfg.attributes, ListConfig) or not cfg.attributes):
         raise ValueError(f"attributes={cfg.attributes} must be a list of the judge's, as in attributes=[Smiling]")
-    roles = ["generator", "judge"] if cfg.what in ("generator", "codes") else [cfg.what]
+    roles = ["generator", "judge"] if cfg.what in ("generator", "codes", "conditions") else [cfg.what]
     if cfg.what == "codes" and not isinstance(cfg.regressor, DictConfig):
         raise ValueError(f"regressor={cfg.regressor} must have a _target_, one of scikit-learn's regressors")
     if cfg.what == "codes" and find_spec("sklearn") is None:

@@ -175,6 +175,10 @@ def evaluate(cfg: DictConfig, folder: Path | None) -> Outcome:
         from zsteer.evaluation.codes import score_codes
 
         return score_codes(cfg, folder)
+    if cfg.what == "conditions":
+        from zsteer.evaluation.conditions import score_conditions
+
+        return score_conditions(cfg, folder)
     from zsteer.evaluation.classifiers import score_classifier
 
     return score_classifier(cfg, folder)

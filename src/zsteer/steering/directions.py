@@ -40,7 +40,8 @@ def find_directions(
     Args:
         source: `gradient`, the classifier's mean gradient; `boundary`, the normal of a linear boundary between samples
             with and without (Shen et al. 2020, InterFaceGAN); `sefa` and `ganspace`, whichever of the generator's own
-            components moves the attribute most; `random`, a random vector, for comparison; or a file's path.
+            components moves the attribute most; `axis`, whichever single number of the noise does; `random`, a random
+            vector, for comparison; or a file's path.
         reference: the classifier's logits over the reference samples.
         key: of the source in the config, which errors name.
 
@@ -63,6 +64,8 @@ def find_directions(
 
 def components(source: str, generator: nn.Module) -> Float[Tensor, "m z_dim"] | None:
     """The generator's own directions of an unsupervised source, unit vectors, the strongest first; None of another."""
+    if source == "axis":
+        return torch.eye(num_free(generator))
     if source == "sefa":
         return sefa(generator)[:NUM_COMPONENTS]
     return ganspace(generator, reference_noise(generator)) if source == "ganspace" else None
