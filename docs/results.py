@@ -23,9 +23,9 @@ PAGES = (FOLDER / "results.md", FOLDER.parent / "README.md")
 PLACE = re.compile(r"<!-- (\w+): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
-def rows_of(name: str) -> list[Row]:
+def rows_of(path: Path) -> list[Row]:
     """The rows of a comparison's table, as they were before they were written."""
-    table = pd.read_csv(FOLDER / f"{name}.csv", dtype={"level": str})
+    table = pd.read_csv(path, dtype={"level": str})
     rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{**row, "level": row["level"] if row["level"] == FLIP else float(row["level"])} for row in rows]
 
@@ -51,7 +51,7 @@ def summary(rows: list[Row]) -> str:
 
 def table(name: str, what: str) -> str:
     """One of a comparison's tables, or a summary of them."""
-    rows = rows_of(name)
+    rows = rows_of(FOLDER / f"{name}.csv")
     if what == "ends":
         return markdown_of_ends(rows)
     if what == "agreement":

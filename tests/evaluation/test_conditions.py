@@ -89,7 +89,7 @@ def test_conditions_are_scored_by_a_command(tmp_path, command):
     assert run.code == 0, run.err
     ended = command("evaluate", "what=conditions", f"generator={run.folder}", "num_images=20")
     assert ended.code == 0, ended.err
-    smiling, hair = pd.read_csv(ended.folder / "conditions.csv").to_dict("records")
+    smiling, hair = pd.read_csv(ended.folder / "attributes.csv").to_dict("records")
     assert smiling["attribute"] == "Smiling" and 0 <= smiling["met"] <= 1 and np.isnan(smiling["correlation"])
     assert hair["attribute"] == "hair_length" and abs(hair["correlation"]) <= 1 and np.isnan(hair["met"])
     figures = json.loads((ended.folder / "metrics.json").read_text())

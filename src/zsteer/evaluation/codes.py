@@ -155,11 +155,11 @@ def tried_regressor(section: DictConfig) -> Regressor:
 
 
 def logits_of(
-    generator: nn.Module, network: nn.Module, noise: Float[Tensor, "n z_dim"], what: str
+    generator: nn.Module, network: nn.Module, noise: Float[Tensor, "n z_dim"], what: str | None = None
 ) -> Float[Tensor, "n k"]:
-    """What a judge sees in the images of noise."""
+    """What a judge sees in the images of noise; a bar of progress says `what`."""
     device = next(network.parameters()).device
-    parts = tqdm(noise.split(BATCH_SIZE), what, leave=False)
+    parts = tqdm(noise.split(BATCH_SIZE), what, leave=False, disable=what is None)
     return torch.cat([network(generator(part.to(device))).cpu() for part in parts])
 
 

@@ -1,24 +1,23 @@
 """How far a conditional generator draws what it is told, in the eyes of a judge."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from zsteer.data import attributes
-from zsteer.events import Events
-from zsteer.files import is_main_process, write_json, write_table
+from zsteer.evaluation.codes import logits_of
+from zsteer.evaluation.results import Scores
+from zsteer.files import is_main_process
 from zsteer.networks.conditional import ConditionalGenerator
-from zsteer.networks.inference import BATCH_SIZE, best_device, check_finite, frozen, noise_of, num_free
+from zsteer.networks.inference import best_device, check_finite, frozen, noise_of, num_free
 from zsteer.networks.loading import NamedClassifier, load_classifier, load_network, try_generator
-from zsteer.results import Result
 from zsteer.settings import MAX_SEED, whole_number
 from zsteer.statistics import mean_known
 from zsteer.steering.metrics import Scored, correlation, others_of, preservation_rate
@@ -26,41 +25,13 @@ from zsteer.steering.metrics import Scored, correlation, others_of, preservation
 FIGURES = ("met", "met_with", "met_without", "changed", "kept", "correlation")
 
 
-@dataclass(frozen=True, repr=False)
-class Conditions(Result):
-    """Each entry of a generator's condition, and means over all.
-
-    Args:
-        table: a row for each entry. Of a label: `met_with` and `met_without`, the shares of samples that have it, or
-            lack it, as they were told; `met`, the mean of both; `changed`, the share of samples that end in the other
-            state when their entry alone changes; `kept`, the rate at which the judge's other labels keep theirs then.
-            Of a factor: `correlation`, of what samples were told with what the judge sees.
-    """
-
-    metrics: dict[str, Any]
-    table: pd.DataFrame
-
-    def write(self, folder: Path) -> None:
-        """Write `conditions.csv`, events, and `metrics.json`."""
-        write_table(folder / "conditions.csv", self.table, "%.4f")
-        events = Events()
-        for name, value in self.metrics.items():
-            if isinstance(value, float):
-                events.scalar(name, value, 0)
-        events.save(folder)
-        write_json(folder / "metrics.json", self.metrics)
-
-    def report(self, folder: Path) -> str:
-        """Table and figures."""
-        return str(self)
-
-    def __str__(self) -> str:
-        figures = "\n".join(f"{name}: {value}" for name, value in self.metrics.items())
-        return f"{self.table.to_csv(index=False, float_format='%.3f')}\n{figures}"
-
-
-def score_conditions(cfg: DictConfig, folder: Path | None) -> Conditions:
+def score_conditions(cfg: DictConfig, folder: Path | None) -> Scores:
     """Samples that are told an attribute, and told the contrary, as a judge sees them.
+
+    The table has a row for each entry of the condition. Of a label: `met_with` and `met_without`, the shares of samples
+    that have it, or lack it, as they were told; `met`, the mean of both; `changed`, the share of samples that end in
+    the other state when their entry alone changes; `kept`, the rate at which the judge's other labels keep theirs then.
+    Of a factor: `correlation`, of what samples were told with what the judge sees.
 
     Raises:
         ValueError, FileNotFoundError: a network does not fit, the generator is told nothing, or not one of
@@ -80,7 +51,7 @@ def score_conditions(cfg: DictConfig, folder: Path | None) -> Conditions:
     rows = told(generator, judge, entries, num, cfg.seed)
     means = {name: mean_known(row.get(name) for row in rows) for name in ("met", "changed", "kept", "correlation")}
     metrics = {"what": cfg.what, "num_images": num, "seed": cfg.seed, "num_entries": len(rows), **means}
-    found = Conditions(metrics, pd.DataFrame(rows, columns=["attribute", *FIGURES]))
+    found = Scores(metrics, pd.DataFrame(rows, columns=["attribute", *FIGURES]))
     if folder is not None and is_main_process():
         found.write(folder)
     return found
@@ -90,7 +61,7 @@ def score_conditions(cfg: DictConfig, folder: Path | None) -> Conditions:
 def told(
     generator: ConditionalGenerator, judge: NamedClassifier, entries: Sequence[int], num: int, seed: int
 ) -> list[dict[str, Any]]:
-    """A row for each of some entries of the condition, of `num` samples each (see `Conditions`).
+    """A row for each of some entries of the condition, of `num` samples each (see `score_conditions`).
 
     Raises:
         ValueError: the judge does not know what the generator is told, or gives NaN.
@@ -99,13 +70,8 @@ def told(
     columns = [attributes.find(name, judge.names, "gan.condition", "the judge") for name in names]
     device = best_device()
     drawing, network = (frozen(each, torch.float32, device) for each in (generator, judge.network))
-
-    def seen(noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n k"]:
-        parts = noise.split(BATCH_SIZE)
-        return torch.cat([network(drawing(part.to(device))).cpu() for part in parts])
-
     noise = noise_of(generator, num, seed)
-    before = seen(noise)
+    before = logits_of(drawing, network, noise)
     check_finite("judge", before)
     rows: list[dict[str, Any]] = []
     shown = tqdm(list(zip(entries, names, columns, strict=True)), "Telling each attribute", leave=False)
@@ -115,12 +81,13 @@ def told(
             rows.append({"attribute": name, "correlation": correlation(noise[:, place], before[:, column])})
             continue
         having, lacking = (
-            seen(noise_of(generator, num, seed, {name: value}))[:, column] > 0 for value in (True, False)
+            logits_of(drawing, network, noise_of(generator, num, seed, {name: value}))[:, column] > 0
+            for value in (True, False)
         )
         met_with, met_without = share(having), share(~lacking)
         other = noise.clone()
         other[:, place] = 1 - other[:, place]
-        scored = Scored(judge.names, before, seen(other), before)
+        scored = Scored(judge.names, before, logits_of(drawing, network, other), before)
         others = [label for label in others_of(judge.names[column], judge.names) if label not in judge.factors]
         rows.append(
             {
