@@ -1,5 +1,6 @@
 """Methods against one another: at equal judged gain by an independent count, and as a command with all its files."""
 
+import base64
 import csv
 import json
 import re
@@ -236,8 +237,9 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
     assert networks in ended.out and networks in page
     assert "http" not in page.replace("<!doctype html>", "")
     assert page.count('class="trial"') == 3
-    for picture in ("frontier.png", "rescoring.png", "faces.png"):
+    for picture in ("frontier.png", "rescoring.png", "faces.png", "traversals.png"):
         assert (ended.folder / picture).read_bytes().startswith(b"\x89PNG")
+    assert base64.b64encode((ended.folder / "traversals.png").read_bytes()).decode() in page
     trials = sorted((ended.folder / "trials").iterdir())
     written = [path.stat().st_mtime_ns for path in trials]
     (ended.folder / "status.json").write_text(json.dumps({"state": "failed"}))  # as if it had been killed

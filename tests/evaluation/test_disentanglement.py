@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from zsteer.evaluation import codes as codes_of_noise
-from zsteer.evaluation.codes import ends_of, path_length, slerp, traversals
+from zsteer.evaluation.codes import ends_of, on_the_way, path_length, slerp, traversed
 from zsteer.evaluation.disentanglement import (
     bins_of,
     dci,
@@ -120,12 +120,13 @@ class Means(nn.Module):
 
 def test_traversals_measure_what_a_number_changes():
     bases, sigma = torch.zeros(3, 4), torch.tensor([1.0, 2.0, 4.0])
-    activeness, effects, frames = traversals(Painter(), Means(), bases, sigma)
+    activeness, effects = traversed(Painter(), Means(), bases, sigma)
     steps = torch.linspace(-2, 2, 9).tanh()
     torch.testing.assert_close(activeness, torch.tensor([1.0, 1, 1, 0]) * steps.var() / 3)
     rise = 2 * 2 * math.tanh(2)
     torch.testing.assert_close(effects, torch.cat([torch.diag(rise / sigma), torch.zeros(1, 3)]))
-    assert frames.shape == (4, 9, 3, 8, 8) and frames[0, 0, 0, 0, 0] == round((1 - math.tanh(2)) * 127.5)
+    frames = on_the_way(Painter(), bases, 0, 9)
+    assert frames.shape == (9, 3, 3, 8, 8) and frames[0, 0, 0, 0, 0].item() == pytest.approx(-math.tanh(2))
     conditional = conditioned(Painter(), ["Smiling"])
     assert isinstance(conditional, ConditionalGenerator)
     conditional.learn(np.array([[0.0], [1.0]]), [(0.0, 1.0)])

@@ -105,20 +105,14 @@ def score_codes(cfg: DictConfig, folder: Path | None) -> Codes:
     codes = (codes - codes.mean(axis=0)) / np.maximum(codes.std(axis=0), np.finfo(float).tiny)
     found = vars(measures(codes, factors, labels, regressor))
     apart = intervals(codes, factors, labels, regressor)
-    activeness, effects, frames = traversals(generator, network, noise[:NUM_BASES], sigma)
+    bases = noise[:NUM_BASES].to(device)
+    activeness, effects = traversed(generator, network, bases, sigma)
     order = activeness.argsort(descending=True).tolist()
     names = code_names(generator)
     table = pd.DataFrame(
         [[names[code], activeness[code].item(), *largest(effects[code], judge.names)] for code in order],
         columns=["code", "activeness", *(title for rank in RANKS for title in (rank, f"{rank}_change"))],
     )
-    strips = [
-        (
-            strip_label(names[code], effects[code], judge.names),
-            [frame.permute(1, 2, 0).numpy() for frame in frames[code]],
-        )
-        for code in order[:NUM_STRIPS]
-    ]
     metrics = {
         "what": cfg.what,
         "num_images": cfg.num_images,
@@ -130,7 +124,7 @@ def score_codes(cfg: DictConfig, folder: Path | None) -> Codes:
         **{f"{name}_interval": half for name, half in apart.items()},
         "path_length_judge": path_length(generator, network, cfg.seed),
     }
-    scored = Codes(metrics, table, sheet(strips))
+    scored = Codes(metrics, table, strips(generator, bases[:1], activeness, effects, judge.names))
     if folder is not None and is_main_process():
         scored.write(folder)
     return scored
@@ -174,27 +168,53 @@ def ends_of(generator: nn.Module) -> Float[Tensor, "2 z_dim"]:
     return torch.cat([ends, generator.bounds.cpu()], dim=1) if isinstance(generator, ConditionalGenerator) else ends
 
 
-def traversals(
-    generator: nn.Module, network: nn.Module, bases: Float[Tensor, "m z_dim"], sigma: Float[Tensor, " k"]
-) -> tuple[Float[Tensor, " d"], Float[Tensor, "d k"], Tensor]:
-    """Some faces as each number of their noise goes from end to end, the others staying.
+@torch.no_grad()
+def traversed(
+    generator: nn.Module,
+    network: nn.Module,
+    bases: Float[Tensor, "m z_dim"],
+    sigma: Float[Tensor, " k"],
+    num_frames: int = NUM_FRAMES,
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "d k"]]:
+    """What changes as each number of some faces' noise goes from end to end, the others staying.
 
     Returns:
-        Each number's activeness; what the judge sees change from end to end, in σ, a mean over the faces; and the first
-        face on the way, uint8 `[d, 9, 3, h, w]`.
+        Each number's activeness, and what the judge sees change from end to end, in σ, a mean over the faces.
     """
-    device = next(network.parameters()).device
-    least, most = ends_of(generator)
-    activeness, effects, frames = [], [], []
+    activeness, effects = [], []
     for code in tqdm(range(bases.shape[1]), "Moving each number", leave=False):
-        moved = bases.repeat(NUM_FRAMES, 1, 1)
-        moved[:, :, code] = torch.linspace(least[code].item(), most[code].item(), NUM_FRAMES)[:, None]
-        images = generator(moved.flatten(0, 1).to(device)).unflatten(0, (NUM_FRAMES, -1))
+        images = on_the_way(generator, bases, code, num_frames)
         first, last = network(images[0]).cpu(), network(images[-1]).cpu()
         activeness.append(images.var(dim=0).mean().cpu())
         effects.append(((last - first) / sigma).mean(dim=0))
-        frames.append(to_uint8(images[:, 0]).cpu())
-    return torch.stack(activeness), torch.stack(effects), torch.stack(frames)
+    return torch.stack(activeness), torch.stack(effects)
+
+
+def on_the_way(
+    generator: nn.Module, bases: Float[Tensor, "m z_dim"], code: int, num_frames: int
+) -> Float[Tensor, "f m 3 h w"]:
+    """Images as a number of their noise goes from end to end."""
+    least, most = ends_of(generator)
+    moved = bases.repeat(num_frames, 1, 1)
+    moved[:, :, code] = torch.linspace(least[code].item(), most[code].item(), num_frames)[:, None]
+    return generator(moved.flatten(0, 1)).unflatten(0, (num_frames, -1))
+
+
+@torch.no_grad()
+def strips(
+    generator: nn.Module,
+    base: Float[Tensor, "1 z_dim"],
+    activeness: Float[Tensor, " d"],
+    effects: Float[Tensor, "d k"],
+    names: Sequence[str],
+) -> Png:
+    """One face as each of the most active numbers goes from end to end, labelled by what the judge sees change most."""
+    titles, lines = code_names(generator), []
+    for code in activeness.argsort(descending=True)[:NUM_STRIPS]:
+        frames = to_uint8(on_the_way(generator, base, int(code), NUM_FRAMES)[:, 0]).cpu()
+        label = strip_label(titles[code], effects[code], names)
+        lines.append((label, [frame.permute(1, 2, 0).numpy() for frame in frames]))
+    return sheet(lines)
 
 
 def largest(effect: Float[Tensor, " k"], names: Sequence[str]) -> list[Any]:

@@ -8,17 +8,24 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from zsteer.evaluation import report
+from zsteer.evaluation.codes import strips, traversed
 from zsteer.evaluation.figures import Comparison, Row, figures, kernel_distances, means, seconded
+from zsteer.evaluation.trajectories import Scorer
 from zsteer.evaluation.trials import TABLE_LEVELS, run_trials
 from zsteer.files import is_main_process, write_json
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import frozen
 from zsteer.networks.loading import load_network
+from zsteer.pictures import Png
 from zsteer.results import Result
 from zsteer.settings import NETWORKS
 from zsteer.steering.methods import method_of
+from zsteer.steering.reference import reference_noise
+
+NUM_BASES = 4  # samples whose noise is moved along each of its numbers
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,16 +37,18 @@ class Compared(Result):
         comparison: the trials.
         rows: figures, a row for each level, contender and target; `pandas.DataFrame(rows)` is `methods.csv`.
         fingerprints: of the networks, by their roles.
+        codes: what the most active numbers of the generator's noise do.
     """
 
     metrics: dict[str, Any]
     comparison: Comparison
     rows: Sequence[Row]
     fingerprints: dict[str, str]
+    codes: Png
 
     def write(self, folder: Path) -> None:
         """Write tables, pictures and the page (see `report.write`), and `metrics.json`."""
-        report.write(folder, self.comparison, self.rows, self.fingerprints)
+        report.write(folder, self.comparison, self.rows, self.fingerprints, self.codes)
         write_json(folder / "metrics.json", self.metrics)
 
     def report(self, folder: Path) -> str:
@@ -83,7 +92,18 @@ def compare(cfg: DictConfig, jobs: Mapping[str, Sequence[DictConfig]], folder: P
         "fingerprints": fingerprints,
         **ratios,
     }
-    compared = Compared(metrics, comparison, rows, fingerprints)
+    codes = strips_of_codes(generator, trials.scorers["judge"])
+    compared = Compared(metrics, comparison, rows, fingerprints, codes)
     if folder is not None and is_main_process():
         compared.write(folder)
     return compared
+
+
+def strips_of_codes(generator: nn.Module, scorer: Scorer) -> Png:
+    """What the most active numbers of a generator's noise do in a judge's eyes."""
+    generator, judge = (
+        frozen(network, torch.float32, scorer.judge.device) for network in (generator, scorer.judge.network)
+    )
+    bases = reference_noise(generator)[:NUM_BASES].to(scorer.judge.device)
+    found = traversed(generator, judge, bases, scorer.sigma, num_frames=3)
+    return strips(generator, bases[:1], *found, scorer.judge.names)

@@ -31,12 +31,15 @@ COLUMNS = {  # of a table behind the targets, where there is such a figure: mean
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
-def write(folder: Path, comparison: Comparison, rows: Sequence[Row], fingerprints: Mapping[str, str]) -> None:
-    """Write `methods.csv`, `methods.md`, `frontier.png`, `rescoring.png`, `faces.png` and `report.html`.
+def write(
+    folder: Path, comparison: Comparison, rows: Sequence[Row], fingerprints: Mapping[str, str], codes: Png
+) -> None:
+    """Write `methods.csv`, `methods.md`, `frontier.png`, `rescoring.png`, `faces.png`, `traversals.png`, `report.html`.
 
     Args:
         rows: the figures, as `figures.figures` gives them.
         fingerprints: of the networks, by their roles, for the tables to name.
+        codes: what the most active numbers of the noise do.
     """
     write_table(folder / "methods.csv", pd.DataFrame(rows))
     with atomic_write(folder / "methods.md") as temporary:
@@ -45,7 +48,8 @@ def write(folder: Path, comparison: Comparison, rows: Sequence[Row], fingerprint
     for name, picture in pictures.items():
         save_picture(folder / f"{name}.png", picture)
     save_picture(folder / "faces.png", draw_faces(comparison))
-    write_page(folder / "report.html", comparison, rows, pictures, _named(fingerprints))
+    save_picture(folder / "traversals.png", codes)
+    write_page(folder / "report.html", comparison, rows, pictures, codes, _named(fingerprints))
 
 
 def tables(rows: Sequence[Row], fingerprints: Mapping[str, str]) -> str:
@@ -82,13 +86,19 @@ def _named(fingerprints: Mapping[str, str]) -> str:
 
 
 def write_page(
-    path: Path, comparison: Comparison, rows: Sequence[Row], pictures: Mapping[str, Png], networks: str
+    path: Path,
+    comparison: Comparison,
+    rows: Sequence[Row],
+    pictures: Mapping[str, Png],
+    codes: Png,
+    networks: str,
 ) -> None:
     """Write the page. Nothing in it is loaded from elsewhere: pictures are data URIs, and the script is its own.
 
     Args:
         rows: the figures, as `figures.figures` gives them.
         pictures: by title.
+        codes: what the most active numbers of the noise do.
         networks: what made them.
     """
     figures: dict[tuple[str, str], dict[Level, Row]] = {}
@@ -121,6 +131,7 @@ def write_page(
         limits=[name for name in comparison.names if name not in comparison.contenders],
         figures=figures,
         pictures={title: _uri(picture.data, "png") for title, picture in pictures.items()},
+        codes=_uri(codes.data, "png"),
         last=moments - 1,
         height=height,
         width=width,
