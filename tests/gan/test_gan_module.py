@@ -25,9 +25,9 @@ from zsteer.gan.losses import (
     wasserstein_discriminator,
 )
 from zsteer.gan.module import GANModule
-from zsteer.gan.regularizers import HessianPenalty, InfoGAN, OrthogonalJacobian
+from zsteer.gan.regularizers import HessianPenalty, InfoGAN, OrthogonalJacobian, Supervised
 from zsteer.gan.schedules import Cosine
-from zsteer.networks.checkpoints import load_weights
+from zsteer.networks.checkpoints import load_weights, save_weights
 from zsteer.networks.conditional import ConditionalGenerator
 from zsteer.training.callbacks import SeededSteps
 
@@ -659,10 +659,20 @@ class Head(nn.Module):
         return self.layer(images.flatten(1))
 
 
+def supervised(folder):
+    """By a classifier that looks at the pixels as they are."""
+    layers = [{"_target_": "torch.nn.Flatten"}, {"_target_": "torch.nn.Linear", "in_features": 12, "out_features": 2}]
+    save_weights(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), folder / "classifier.safetensors", {})
+    section = {"network": {"_target_": "torch.nn.Sequential", "_args_": layers}, "attributes": ["Smiling", "Male"]}
+    section |= {"checkpoint": str(folder / "classifier.safetensors"), "checkpoint_key": None}
+    return Supervised(section, indices={"Male": 1})
+
+
 REGULARIZERS = {
-    "infogan": partial(InfoGAN, Head, num_gaussian=1, categories=[2]),
-    "hessian_penalty": HessianPenalty,
-    "orojar": OrthogonalJacobian,
+    "infogan": lambda _: InfoGAN(Head, num_gaussian=1, categories=[2]),
+    "hessian_penalty": lambda _: HessianPenalty(),
+    "orojar": lambda _: OrthogonalJacobian(),
+    "supervised": supervised,
 }
 
 
@@ -673,7 +683,7 @@ def test_a_resumed_training_with_a_regularizer_equals_one_without_a_break(name, 
             trainer.save_checkpoint(tmp_path / "part.ckpt")
 
     torch.manual_seed(1)
-    whole, resumed = (make(seed, regularizers={name: REGULARIZERS[name]()}, clip_norm=1.0) for seed in (0, 4))
+    whole, resumed = (make(seed, regularizers={name: REGULARIZERS[name](tmp_path)}, clip_norm=1.0) for seed in (0, 4))
     resumed.seed = whole.seed
     first = weights(whole.trained_regularizers)
     for module, path in ((whole, None), (resumed, tmp_path / "part.ckpt")):
@@ -685,6 +695,12 @@ def test_a_resumed_training_with_a_regularizer_equals_one_without_a_break(name, 
     for key, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[key]), key
     assert differ(weights(whole.trained_regularizers), first) == (name == "infogan")
+
+
+def test_no_two_regularizers_give_a_number_its_meaning(faces, tmp_path):
+    both = {"infogan": REGULARIZERS["infogan"](tmp_path), "supervised": REGULARIZERS["supervised"](tmp_path)}
+    with pytest.raises(ValueError, match="gan.regularizers.supervised and infogan both give number 1 of the noise a"):
+        make(0, regularizers=both).prepare(faces(max_images=BATCH))
 
 
 def test_a_regularizers_weight_may_follow_a_schedule():

@@ -229,6 +229,7 @@ def test_infogan_is_the_cross_entropy_of_a_category_and_of_a_gaussian(data):
         ((), {"indices": {}}, "regularizer=supervised has nothing to supervise; give gan.condition"),
         ((), {"indices": {"Male": 6}}, "gan.regularizers.supervised.indices.Male=6 must be below 6"),
         (["Smiling"], {"indices": {"Male": 5}}, "gan.regularizers.supervised.indices.Male=5 must be below 5"),
+        (["Male"], {"indices": {"male": 1}}, "indices.Male=1: gan.condition tells the generator of Male; keep one"),
         ((), {"indices": {"Male": -1}}, "indices.Male=-1 must be a whole number, 0 or more"),
         ((), {"indices": {"Male": 1, "Smiling": 1}}, "must give each attribute a number of its own"),
         ((), {"indices": {"Mall": 1}}, "supervised.indices='Mall' is not an attribute of the classifier; did you"),

@@ -136,6 +136,15 @@ class GANModule(LightningModule):
         Raises:
             ValueError: they do not fit, or some of the conditions are missing.
         """
+        taken: dict[int, str] = {}
+        for name, regularizer in self.regularizers.items():
+            for number in sorted(getattr(regularizer, "numbers", ())):
+                if number in taken:
+                    raise ValueError(
+                        f"gan.regularizers.{name} and {taken[number]} both give number {number} of the noise a "
+                        "meaning; leave it to one of them"
+                    )
+                taken[number] = name
         for regularizer in self.regularizers.values():
             if isinstance(regularizer, Prepared):
                 regularizer.prepare(self.generator, data)

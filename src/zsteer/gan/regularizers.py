@@ -26,7 +26,8 @@ BATCH_SIZE = 256
 class Regularizer(Protocol):
     """A term of the generator's loss; the weights of one that is a network are trained with the generator's.
 
-    It may have a `weight`, a number or a schedule, by which it is multiplied.
+    It may have a `weight`, a number or a schedule, by which it is multiplied, and `numbers`: those of the noise to
+    which it gives a meaning.
     """
 
     def __call__(
@@ -71,7 +72,8 @@ class Supervised:
         self.indices = {attributes.canonical(name): index for name, index in (indices or {}).items()}
         for name, index in self.indices.items():
             whole_number(index, f"gan.regularizers.supervised.indices.{name}", 0)
-        if len(set(self.indices.values())) < len(self.indices):
+        self.numbers = frozenset(self.indices.values())
+        if len(self.numbers) < len(self.indices):
             raise ValueError(
                 f"gan.regularizers.supervised.indices={dict(self.indices)} must give each attribute a number of its own"
             )
@@ -89,6 +91,11 @@ class Supervised:
                 "gan.regularizers.supervised.indices={Smiling: 0}"
             )
         for name, index in self.indices.items():
+            if attributes.colliding([*condition, name]):
+                raise ValueError(
+                    f"gan.regularizers.supervised.indices.{name}={index}: gan.condition tells the generator of {name}; "
+                    "keep one"
+                )
             if index >= free:
                 raise ValueError(
                     f"gan.regularizers.supervised.indices.{name}={index} must be below {free}, the numbers of the noise"
@@ -177,6 +184,7 @@ class InfoGAN(nn.Module):
         self.num_codes = num_gaussian + sum(self.categories)
         if self.num_codes == 0:
             raise ValueError(f"{key} has no codes; give num_gaussian or categories")
+        self.numbers = frozenset(range(self.num_codes))
         self.head = head(n_classes=self.num_codes + num_gaussian)
         self.weight = weight
 
