@@ -2,7 +2,7 @@
 
 `python docs/results.py outputs/compare/RUN=default` first has a comparison's `methods.csv` take the place of
 `docs/default.csv`. A table stands between `<!-- NAME: WHAT -->` and `<!-- end -->`, WHAT being a level (`flip`, `1` or
-`2`), `ends`, `agreement` or `summary`.
+`2`), `ends`, `agreement`, `summary` or, of what `docs/disentangling.py` has measured, `generators`.
 """
 
 import re
@@ -19,7 +19,7 @@ from zsteer.evaluation.trials import FLIP, TABLE_LEVELS
 from zsteer.statistics import mean_known
 
 FOLDER = Path(__file__).parent
-PAGES = (FOLDER / "results.md", FOLDER.parent / "README.md")
+PAGES = (FOLDER / "results.md", FOLDER / "disentangling.md", FOLDER.parent / "README.md")
 PLACE = re.compile(r"<!-- (\w+): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -49,8 +49,29 @@ def summary(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def generators(path: Path) -> str:
+    """How each generator was trained and is controlled: its own figures, and what the judge sees; means over seeds."""
+    heads = ["trained with", "FID", "rates", "DCI", "controlled by", "side effects", "gets there", "seen at the end"]
+    lines = [f"| {' | '.join([*heads, 'other states kept'])} |", "|---" * (len(heads) + 1) + "|"]
+    for (trained, control), own in pd.read_csv(path).groupby(["preset", "contender"], sort=False):
+        mean = own.mean(numeric_only=True)
+        cells = [
+            str(trained).replace("_", " "),
+            f"{mean['fid_judge']:.2f}",
+            f"{mean['num_within_factor_1.5']:.0f}",
+            f"{mean['dci_disentanglement']:.2f} ± {mean['dci_disentanglement_interval']:.2f}",
+            str(control),
+            f"{mean['attribute_dependency']:.2f} ({mean['versus']:.2f})",
+            *(f"{mean[name]:.0%}" for name in ("arrived", "success_rate_at_end", "preservation_rate_at_end")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table(name: str, what: str) -> str:
     """One of a comparison's tables, or a summary of them."""
+    if what == "generators":
+        return generators(FOLDER / f"{name}.csv")
     rows = rows_of(FOLDER / f"{name}.csv")
     if what == "ends":
         return markdown_of_ends(rows)
