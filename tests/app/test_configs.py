@@ -17,6 +17,7 @@ from torch import nn
 
 from zsteer.app.checks import SWITCHES, switches, unknown_keys
 from zsteer.app.composition import CONFIGS, compose, experiments, in_full, known_keys, own_hydra
+from zsteer.gan.schedules import Cosine
 from zsteer.status import describe
 from zsteer.steering.methods import Method, method_of
 from zsteer.training.fitting import chosen_callbacks
@@ -109,6 +110,14 @@ def test_each_method_instantiates_and_is_called_what_its_file_is(choice):
 def test_each_trainer_composes(choice):
     trainer = compose("train_gan", [f"trainer={choice}"]).trainer
     assert trainer._target_ == "pytorch_lightning.Trainer"
+
+
+@pytest.mark.parametrize("choice", sorted(set(choices("regularizer")) - {"none"}))
+def test_the_weight_of_each_regularizer_may_be_a_schedule(choice):
+    schedule = "{_target_: zsteer.gan.schedules.Cosine, start: 0, end: 0.5, num_images: 100}"
+    words = [f"regularizer={choice}", f"gan.regularizers.{choice}.weight={schedule}"]
+    weight = instantiate(compose("train_gan", words).gan.regularizers[choice]).weight
+    assert isinstance(weight, Cosine) and weight.at(100) == 0.5
 
 
 EXPERIMENTS = [(script, name) for script in SCRIPTS for name in experiments(script)]

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -61,13 +62,18 @@ class Supervised:
     Args:
         classifier: a config's section, as of `steer`.
         indices: which number of the noise is tied to which attribute, by the attributes' names.
-        weight: factor of the term.
+        weight: factor of the term; a schedule may be a config's section.
 
     Raises:
         ValueError: an index out of range, or one index for two attributes.
     """
 
-    def __init__(self, classifier: Mapping[str, Any], indices: Mapping[str, int] | None = None, weight: Setting = 1.0):
+    def __init__(
+        self,
+        classifier: Mapping[str, Any],
+        indices: Mapping[str, int] | None = None,
+        weight: Setting | Mapping[str, Any] = 1.0,
+    ):
         self.section = OmegaConf.create(dict(classifier))
         self.indices = {attributes.canonical(name): index for name, index in (indices or {}).items()}
         for name, index in self.indices.items():
@@ -77,7 +83,7 @@ class Supervised:
             raise ValueError(
                 f"gan.regularizers.supervised.indices={dict(self.indices)} must give each attribute a number of its own"
             )
-        self.weight = weight
+        self.weight: Setting = instantiate(weight) if isinstance(weight, Mapping) else weight
 
     def prepare(self, generator: nn.Module, data: FaceData) -> None:
         """
