@@ -50,7 +50,7 @@ def figures_of(generator: Path, contenders: dict[str, list[str]]) -> list[dict[s
     scores = {}
     for what, words in {
         "generator": ["num_images=2000", "split=val"],
-        "codes": ["num_images=2000", f"attributes=[{','.join(FACTORS)}]"],
+        "codes": [f"attributes=[{','.join(FACTORS)}]"],
     }.items():
         if not completed(generator / what):
             zsteer.evaluate(f"what={what}", f"generator={generator}", *words, folder=generator / what)
