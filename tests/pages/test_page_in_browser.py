@@ -54,6 +54,8 @@ def shown(browser, other_than=None):
     while time.monotonic() < deadline:
         if (now := browser.execute_script("return window.shown()")) and now["noise"] != other_than:
             return {name: torch.tensor(values)[None] for name, values in now.items()} | {"raw": now["noise"]}
+        if browser.find_elements("css selector", "#state.failed"):
+            break
         time.sleep(0.1)
     raise AssertionError(browser.find_element("id", "state").text)
 

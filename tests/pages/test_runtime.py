@@ -22,8 +22,8 @@ def test_the_folder_and_what_npm_packs_are_alike(tmp_path):
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        ({"name": "onnxruntime"}, "is another package; it must be onnxruntime-web 1.21 or newer"),
-        ({"version": "1.20.1"}, "is version 1.20.1; it must be"),
+        ({"name": "onnxruntime"}, "is another package; it must be onnxruntime-web 1.25 or newer"),
+        ({"version": "1.24.1"}, "is version 1.24.1; it must be"),
         ({"version": "latest"}, "is another package"),
         ({"without": WASM}, f"has no {WASM}"),
         ({"without": ABOUT}, f"has no {ABOUT}"),

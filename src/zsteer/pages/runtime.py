@@ -14,7 +14,7 @@ PACKAGE = "onnxruntime-web"
 REMEDY = f"fetch it by `npm pack {PACKAGE}` and give runtime={PACKAGE}-VERSION.tgz"
 # Of its builds the smallest, that for the CPU alone; what loads the wasm is inside the script.
 ABOUT, SCRIPT, WASM = "package.json", "dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"
-OLDEST, NEWEST = (1, 21), (1, 30)  # versions that were tried; none before has the script
+OLDEST, NEWEST = (1, 25), (1, 30)  # versions that were tried; before these the script looks for a file beside it
 
 
 @dataclass(frozen=True)
