@@ -13,7 +13,7 @@ import zsteer
 
 FOLDER = Path(__file__).parent
 sys.path.append(str(FOLDER.parent / "tests"))
-from chromium import chromium  # noqa: E402
+from chromium import chromium  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 FACE = 5
 SLIDERS = {"Eyeglasses": 0.8, "Bangs": 0.5}

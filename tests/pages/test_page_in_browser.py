@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 from chromium import chromium, needs_chromium
-from runtimes import real_package
+from runtimes import real_package, write_package
 from small_faces import HOSTILE, NAMES, small_networks
 
 import zsteer
@@ -137,7 +137,7 @@ def test_a_conditional_generator_is_told_by_sliders_too(package, open_page, brow
     path = tmp_path / "page.html"
     path.write_text(page.html)
     first = open_page(path)
-    labels = [label.text.split("\n") for label in browser.find_elements("css selector", ".slider label")]
+    labels = [label.text.split("\n") for label in browser.find_elements("css selector", ".slider .caption")]
     told = first["noise"][0, 6:].tolist()
     assert labels[0] == ["Eyeglasses (told)", f"{told[0]:.2f}"]
     assert labels[1] == ["hair length (told)", f"{20 + 5 * told[1]:.2f}"]
@@ -156,3 +156,13 @@ def test_a_conditional_generator_is_told_by_sliders_too(package, open_page, brow
     browser.execute_script("document.getElementById('add').value = arguments[0]", NAMES.index("Bald"))
     browser.execute_script("document.getElementById('add').dispatchEvent(new Event('change'))")
     assert len(browser.find_elements("css selector", ".slider")) == 4
+
+
+def test_what_cannot_run_says_so(browser, tmp_path):
+    page = page_of(small_networks(), read_runtime(write_package(tmp_path)), compose("export"))
+    path = tmp_path / "page.html"
+    path.write_text(page.html)
+    browser.get(path.as_uri())
+    with pytest.raises(AssertionError, match=r"This browser cannot run the networks \("):
+        shown(browser)
+    assert browser.execute_script("return document.querySelector('main').inert")
