@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zsteer.evaluation.directions import NamedDirections
     from zsteer.evaluation.results import Scores
     from zsteer.inversion.results import Inverted
+    from zsteer.pages.page import Page
     from zsteer.steering.results import Steered
     from zsteer.sweeps.summary import Summary
     from zsteer.training.results import Trained
@@ -125,6 +126,11 @@ def compare(*words: str, config_dir: Folder = None, folder: Folder = None, **set
 def directions(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "NamedDirections":
     """Name a source's directions by what the judge sees them do."""
     return _call("directions", words, settings, config_dir, folder)
+
+
+def export(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Page":
+    """A generator and a judge as one page that needs no Python; `page` names its file."""
+    return _call("export", words, settings, config_dir, folder)
 
 
 def prepare_data(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Prepared":

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -17,6 +19,7 @@ from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
 from zsteer.files import is_bundled, recorded_at
+from zsteer.pages.runtime import REMEDY, read_runtime
 from zsteer.settings import (
     JUDGES,
     LIMITS,
@@ -390,6 +393,47 @@ def invert(cfg: DictConfig) -> None:
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
+
+
+def export(cfg: DictConfig) -> None:
+    """Check the settings of a page, where it goes, and what it needs.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    if any(find_spec(package) is None for package in ("onnx", "onnxruntime", "onnxscript")):
+        raise ValueError("zsteer-export needs ONNX: pip install 'zsteer[explore]'")
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
+    real_number(cfg.penalty_weight, "penalty_weight", minimum=0.0)
+    flag(cfg.overwrite, "overwrite")
+    needed(cfg, "a page", NETWORKS)
+    if not isinstance(cfg.sliders, ListConfig | None):
+        raise ValueError(f"sliders={cfg.sliders} must be a list of the classifier's, as in sliders=[Smiling,Bangs]")
+    names = attributes.resolve(cfg.classifier.attributes)
+    wanted = list(cfg.sliders or ())
+    columns = [attributes.find(str(name), names, key="sliders") for name in wanted]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"sliders={wanted} must be different attributes")
+    if cfg.page is not None:
+        new_page(Path(str(cfg.page)), cfg.overwrite)
+    if cfg.runtime is None:
+        raise ValueError(f"runtime=null: a page needs ONNX Runtime Web inside; {REMEDY}")
+    read_runtime(Path(str(cfg.runtime)))
+
+
+def new_page(path: Path, overwrite: bool) -> None:
+    """A file that a browser takes for a page, in a folder that can be written; none that must not be replaced."""
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"page={path} must be the name of a page, as in page={path / 'page.html'}")
+    if path.exists() and not (overwrite and path.is_file()):
+        remedy = "name another" if path.is_dir() else "name another, or give overwrite=true"
+        raise ValueError(f"page={path} is there already; {remedy}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"page={path}: there is no folder {path.parent}; make it first")
+    try:
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(f"page={path} cannot be written ({error.strerror}); name another folder") from error
 
 
 def summarize(cfg: DictConfig) -> None:

@@ -184,6 +184,14 @@ def evaluate(cfg: DictConfig, folder: Path | None) -> Outcome:
     return score_classifier(cfg, folder)
 
 
+@command(checks.export)
+def export(cfg: DictConfig, folder: Path | None) -> Outcome:
+    """A generator and a judge as one page that needs no Python."""
+    from zsteer.pages.page import export
+
+    return export(cfg, folder)
+
+
 @command(checks.summarize)
 def summarize(cfg: DictConfig, folder: Path | None) -> Outcome:
     """A sweep's folder into one table and its pictures."""

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -297,8 +297,7 @@ class Direction:
         rows, directions = step.rows, self.directions.to(step.noise)
         scores = smooth_score(step.logits, step.start, step.sigma, rows).detach()
         wanted = rows.sign[:, None] * directions[rows.target]
-        others = directions.expand(len(rows), -1, -1).where(rows.kept[:, :, None], 0.0)
-        return scores, unit(System(others, STIFFNESS * rows.penalty_weight).solve(wanted))
+        return scores, held(wanted, directions, rows.kept, rows.penalty_weight)
 
     def retract(self, noise: Tensor, start: Tensor) -> Tensor:
         return to_shell(noise, start) if self.on_shell else noise
@@ -387,6 +386,22 @@ class OfCondition:
 
     def retract(self, noise: Tensor, start: Tensor) -> Tensor:
         return noise
+
+
+def held(
+    wanted: Float[Tensor, "rows z_dim"],
+    directions: Float[Tensor, "k z_dim"],
+    kept: Bool[Tensor, "rows k"],
+    penalty_weight: Float[Tensor, " rows"],
+) -> Float[Tensor, "rows z_dim"]:
+    """The unit vectors of what is wanted, less what would move a row's kept logits, on average over all noise.
+
+    Args:
+        directions: of all logits; see `find_directions`.
+        penalty_weight: how stiffly they are kept.
+    """
+    others = directions.expand(len(wanted), -1, -1).where(kept[:, :, None], 0.0)
+    return unit(System(others, STIFFNESS * penalty_weight).solve(wanted))
 
 
 def gradient_of(scores: Float[Tensor, " rows"], noise: Float[Tensor, "rows z_dim"]) -> Float[Tensor, "rows z_dim"]:
