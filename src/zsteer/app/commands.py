@@ -112,7 +112,7 @@ def explore(cfg: DictConfig, folder: Path | None) -> Outcome:
         return job
 
     def words_of(method: str) -> list[str]:
-        shared = (*NETWORKS, "trainer", *(["method."] if method == chosen else []))
+        shared = (*NETWORKS, "trainer", "seed=", *(["method."] if method == chosen else []))
         return [word for word in words if word.lstrip("+~").startswith(shared)]
 
     script = Path(sys.argv[0])
@@ -122,7 +122,7 @@ def explore(cfg: DictConfig, folder: Path | None) -> Outcome:
     def run(words: Sequence[str], folder: Path) -> "Steered":
         return steer.from_python(words, {}, configs, folder, {})
 
-    from zsteer.explore.page import serve
+    from zsteer.explore.serving import serve
     from zsteer.explore.studio import Commands
 
     commands = Commands([chosen, *others], steering, inversion, run, words_of, program, configs)

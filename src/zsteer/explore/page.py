@@ -1,39 +1,32 @@
 """The page itself, drawn by Gradio: what is seen, and what happens when something is moved.
 
-It is served on this machine, and neither asks for anything from elsewhere nor sends anything there.
+It neither asks for anything from elsewhere nor sends anything there.
 """
 
 import functools
 import random
-import socket
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import fastapi
 import gradio as gr
-import uvicorn
-from omegaconf import DictConfig
 from PIL.Image import Image
 
 from zsteer.data.photos import open_photo
 from zsteer.explore import markup
 from zsteer.explore.keeping import keep
 from zsteer.explore.paths import Told
-from zsteer.explore.studio import Aim, Commands, Ended, Studio
+from zsteer.explore.studio import Aim, Ended, Studio
 from zsteer.explore.tabs import Tab
 from zsteer.pictures import to_uint8
 from zsteer.settings import MAX_SEED
 
-PORTS = range(7860, 7960)  # of which the first that is free is taken
 MAX_BYTES = 16_000_000  # of what may be uploaded
 MAX_PIXELS = 50_000_000
 NOISE = ".safetensors"
 PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 STEP = 0.05  # σ of the slider
-WAIT = 5.0  # seconds that the server has to end, and then what is being steered
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 PROGRESS = gr.Progress()  # which Gradio gives each call of a handler its own of
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -45,54 +38,6 @@ element.addEventListener('click', event => {
   if (part) trigger('click', {which: part.dataset.%s});
 });
 """
-
-
-def serve(cfg: DictConfig, commands: Commands, folder: Path) -> None:
-    """Serve the page of a checked config until Ctrl-C or SIGTERM comes; what is kept goes into the folder.
-
-    Raises:
-        ValueError, FileNotFoundError: the port cannot be had, or a network or a setting does not fit.
-    """
-    with closing(listening(cfg.host, cfg.port)) as door:
-        studio = Studio(cfg, commands)
-        config = uvicorn.Config(application(studio, folder), log_level="critical", timeout_graceful_shutdown=0)
-        server = uvicorn.Server(config)
-        ended = threading.Event()
-
-        def run() -> None:
-            try:
-                server.run([door])
-            finally:
-                ended.set()
-
-        # A daemon, as then are the threads in which it steers: none of them outlives this one.
-        threading.Thread(target=run, daemon=True).start()
-        host, port = door.getsockname()[:2]
-        print(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port} until Ctrl-C", flush=True)
-        try:
-            ended.wait()
-            raise ValueError("the server of the page has ended; see above")
-        finally:
-            studio.close()
-            server.should_exit = True
-            ended.wait(WAIT)
-            studio.lock.acquire(timeout=WAIT)
-
-
-def listening(host: str, port: int | None) -> socket.socket:
-    """A socket that listens there, on the first free port from 7860 on if none is named.
-
-    Raises:
-        ValueError: there is none.
-    """
-    reasons = []
-    for number in PORTS if port is None else (port,):
-        try:
-            return socket.create_server((host, number), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OSError as error:
-            reasons.append(error.strerror or str(error))
-    what = f"host={host} has no free port" if port is None else f"host={host}, port={port} cannot be listened on"
-    raise ValueError(f"{what} ({reasons[-1]}); name another")
 
 
 def application(studio: Studio, folder: Path) -> fastapi.FastAPI:
@@ -255,7 +200,9 @@ def layout(handlers: Handlers) -> gr.Blocks:
                     target = choice(studio.attributes, first.target, "Attribute", 180, elem_id="attribute")
                     method = choice(methods, first.method, "Method", 120, elem_id="method")
                 pictures = part(elem_id="pictures")
-                slider = gr.Slider(-1, 1, 0, step=STEP, label=f"by the {judge}", elem_id="slider", buttons=[])
+                slider = gr.Slider(
+                    -1, 1, 0, step=STEP, label=f"by the {judge}", elem_id="slider", buttons=[], interactive=False
+                )
                 chips = part(elem_id="chips", js_on_load=CLICKED % ("earlier", "earlier"))
                 with gr.Row():
                     undo = gr.Button("Undo", size="sm", elem_id="undo")
