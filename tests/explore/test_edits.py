@@ -132,7 +132,7 @@ def test_what_is_kept_are_runs_that_steer_makes_again_bit_for_bit(edits, tmp_pat
         assert read_json(run / "status.json")["state"] == "completed"
         assert {path.name for path in run.iterdir()} >= {"steering.png", ".hydra"}
     *_, call = kept.python.splitlines()
-    again = eval(call, {"zsteer": zsteer})
+    again, history = eval(call, {"zsteer": zsteer}), load_file(kept.runs[-1] / "history.safetensors")
     assert torch.equal(torch.stack(again.history.noise), history["noise"])
     assert torch.equal(torch.stack(again.history.logits), history["logits"])
     assert kept.shell.count("zsteer-steer ") == 2

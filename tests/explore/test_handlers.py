@@ -86,10 +86,3 @@ def test_edits_are_scrubbed_put_in_order_undone_and_kept(handlers, tab, tmp_path
     shown, where, shell, python = handlers.keep(tab)
     assert shown.visible and str(tmp_path / "kept1") in where
     assert len(shell.splitlines()) == python.count("zsteer.steer(") == 2
-
-
-def test_the_layout_has_no_address_but_its_own(handlers):
-    from zsteer.explore.page import layout
-
-    config = str(layout(handlers).get_config_file())
-    assert "fonts.googleapis" not in config and "cdn" not in config
