@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What is installed, by which Python: `make test PYTHON=python3.12` builds .venv anew.
 RUNS := $(VENV)/.runs-$(notdir $(PYTHON))
+PAGE := $(VENV)/.page-$(notdir $(PYTHON))
 TESTS := $(VENV)/.tests-$(notdir $(PYTHON))
 PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture lint format typecheck bench pictures bundle clean
+.PHONY: help install demo explore test torture lint format typecheck bench pictures bundle clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -22,6 +23,10 @@ $(RUNS): pyproject.toml constraints.txt
 	$(PIP) --editable .
 	@touch $@
 
+$(PAGE): $(RUNS)
+	$(PIP) --editable '.[explore]'
+	@touch $@
+
 $(TESTS): $(RUNS)
 	$(PIP) --editable '.[dev]'
 	@touch $@
@@ -31,6 +36,9 @@ demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
 	$(BIN)/python scripts/steer.py penalty_weight=0
 	@echo "Pictures:    outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
+
+explore: $(PAGE) ## open a live page: sliders that steer faces
+	$(BIN)/python scripts/explore.py
 
 # Several processes of one thread each: tests are small, and many of them wait for processes of their own.
 test: $(TESTS) ## run the whole suite, and measure which lines it reaches

@@ -1,4 +1,4 @@
-"""TensorBoard as a page of this machine, for tests that look at it."""
+"""TensorBoard, and the page of `explore`, on this machine, for tests that look at them."""
 
 import re
 import subprocess
@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from places import ROOT
 
 
 @contextmanager
@@ -24,3 +25,21 @@ def tensorboard(folder, log):
             pytest.fail(log.read_text())
         finally:
             process.terminate()
+
+
+@contextmanager
+def live_page(log, *words):
+    """The page of `explore` on a free port of this machine: its process and its address."""
+    command = [sys.executable, "scripts/explore.py", *map(str, words)]
+    with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+        try:
+            for _ in range(1200):
+                if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+                    yield process, found.group()
+                    return
+                if process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            pytest.fail(log.read_text())
+        finally:
+            process.kill()

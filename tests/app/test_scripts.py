@@ -123,7 +123,17 @@ def test_the_wheel_carries_everything_and_runs_from_another_folder(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     entry_points = next((tmp_path / "site").glob("*.dist-info/entry_points.txt")).read_text()
-    for name in ("steer", "train-gan", "train-classifier", "evaluate", "prepare-data", "summarize", "invert", "export"):
+    for name in (
+        "steer",
+        "train-gan",
+        "train-classifier",
+        "evaluate",
+        "prepare-data",
+        "summarize",
+        "invert",
+        "export",
+        "explore",
+    ):
         assert f"zsteer-{name} = zsteer.app.commands:{name.replace('-', '_')}" in entry_points
     assert (tmp_path / "site" / "hydra_plugins" / "zsteer_launchers.py").is_file()  # where Hydra looks for launchers
     elsewhere = tmp_path / "elsewhere"

@@ -41,10 +41,12 @@ RUN_KEYS = ("num_steps", "step_size", "show_every", "preserve")
 SCORES_KEYS = ("every_images", "num_samples", "split", "inception")
 EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "RichProgressBar": "rich"}  # of classes, as of packages
 MOST = 1_000_000  # of images and of steps: what is listed and drawn
+MOST_FACES = 16  # on a page
 # What our classes take true or false for: any other word would be taken for true.
 SWITCHES = ("color", "compiled", "cutout", "download", "flip", "normalised", "on_shell", "paired", "spectral")
 SWITCHES += ("translation", "unit")
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
+SHARED_BY_PAGE = (*SHARED_BY_CONTENDERS, "trainer", "target", "penalty_weight", "condition")
 NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "condition", "noise", "target")
 
 
@@ -434,6 +436,38 @@ def new_page(path: Path, overwrite: bool) -> None:
         TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise ValueError(f"page={path} cannot be written ({error.strerror}); name another folder") from error
+
+
+def explore(cfg: DictConfig) -> None:
+    """Check what the live page begins with, and where it is served.
+
+    Raises:
+        ValueError, FileNotFoundError: one line for the first setting that is wrong.
+    """
+    if find_spec("gradio") is None:
+        raise ValueError("explore needs Gradio: pip install 'zsteer[explore]'")
+    whole_number(cfg.num_images, "num_images", 1, MOST_FACES)
+    whole_number(cfg.max_paths, "max_paths", 2)
+    whole_number(cfg.seed, "seed", 0, MAX_SEED)
+    real_number(cfg.penalty_weight, "penalty_weight", minimum=0.0)
+    if not isinstance(cfg.host, str) or not cfg.host:
+        raise ValueError(f"host={cfg.host} must be the name or the address of this machine, as in host=127.0.0.1")
+    if cfg.port is not None:
+        whole_number(cfg.port, "port", 1, 65535)
+    choice(cfg.trainer.precision, "trainer.precision", ("32-true", "64-true"))
+    trainer_words.check(cfg.trainer, trainer_words.STEERING)
+    if cfg.trainer.get("devices", 1) not in (1, "1"):
+        raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: a page steers in one process")
+    for role in NETWORKS:
+        network(cfg, role)
+        trained(cfg, role)
+    spelled(cfg.target, "target")
+    for role in ("classifier", "judge"):
+        if cfg[role] is not None:
+            attributes.find(cfg.target, attributes.steerable(cfg[role], role), owner=f"the {role}")
+    condition(cfg)
+    if cfg.noise is not None:
+        existing_file(cfg.noise, "noise")
 
 
 def summarize(cfg: DictConfig) -> None:

@@ -2,10 +2,13 @@
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zsteer.app import checks
@@ -13,7 +16,8 @@ from zsteer.app.composition import compose, experiments, known_keys
 from zsteer.app.main import Check, Command, Outcome, Perform
 from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_bundled, is_main_process
-from zsteer.settings import JUDGES
+from zsteer.settings import JUDGES, NETWORKS
+from zsteer.sweeps.hydra_internals import own_configs
 
 if TYPE_CHECKING:
     from zsteer.inversion.results import Inverted
@@ -81,6 +85,49 @@ def invert(cfg: DictConfig, folder: Path | None, image: Any = None) -> "Inverted
     from zsteer.inversion.search import invert
 
     return invert(cfg, folder, image)
+
+
+@command(checks.explore)
+def explore(cfg: DictConfig, folder: Path | None) -> Outcome:
+    """Open a live page: sliders that steer faces."""
+    assert folder is not None  # this command has no function of Python's
+    hydra_cfg, loader = HydraConfig.get(), GlobalHydra.instance().config_loader()
+    chosen, words = hydra_cfg.runtime.choices["method"], hydra_cfg.overrides.task
+    told = bool(cfg.generator.network.get("names"))
+    others = [name for name in loader.get_group_options("method") if name != chosen and (told or name != "condition")]
+
+    def steering(method: str) -> DictConfig:
+        own = [word for word in words if word.lstrip("+~").startswith("method.") and method == chosen]
+        job = compose("steer", [f"method={method}", *own], inside=True)
+        for key in checks.SHARED_BY_PAGE:
+            job[key] = cfg[key]
+        steer.check(job)
+        return job
+
+    def inversion() -> DictConfig:
+        job = compose("invert", inside=True)
+        for key in (*NETWORKS, "trainer", "seed"):
+            job[key] = cfg[key]
+        invert.check(job)
+        return job
+
+    def words_of(method: str) -> list[str]:
+        shared = (*NETWORKS, "trainer", "seed=", *(["method."] if method == chosen else []))
+        return [word for word in words if word.lstrip("+~").startswith(shared)]
+
+    script = Path(sys.argv[0])
+    program = f"python {script.with_name('steer.py')}" if script.suffix == ".py" else "zsteer-steer"
+    configs = own_configs()
+
+    def run(words: Sequence[str], folder: Path) -> "Steered":
+        return steer.from_python(words, {}, configs, folder, {})
+
+    from zsteer.explore.serving import serve
+    from zsteer.explore.studio import Commands
+
+    commands = Commands([chosen, *others], steering, inversion, run, words_of, program, configs)
+    serve(cfg, commands, folder)
+    raise AssertionError("a page is served until it is interrupted")
 
 
 @command(checks.train_gan)

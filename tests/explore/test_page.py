@@ -1,0 +1,178 @@
+"""The page, served by a real process and seen by a real browser that can reach nothing but this machine."""
+
+import shutil
+import signal
+import socket
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from served import live_page
+
+import zsteer
+from zsteer.files import read_json
+
+SHOWN = """
+const all = selector => [...document.querySelectorAll(selector)];
+const slider = document.querySelector('#slider input[type=range]');
+return {
+    faces: all('#faces img').map(image => image.src),
+    now: all('[data-side=now] img.now').map(image => image.src),
+    start: all('[data-side=start] img.now').map(image => image.src),
+    rival: all('[data-side=rival] img.now').map(image => image.src),
+    changes: Object.fromEntries(all('.bar').map(bar => [bar.dataset.name, Number(bar.dataset.change)])),
+    held: all('.bar.held').map(bar => bar.dataset.name),
+    chips: all('.chip').map(chip => chip.innerText.trim()),
+    ready: Boolean(slider) && !slider.disabled,
+    most: slider && Number(slider.max),
+    kept: document.querySelector('#python') ? document.querySelector('#python').innerText : '',
+    toast: all('.toast-body').map(toast => toast.innerText).join(' '),
+};
+"""
+SLIDE = """
+const slider = document.querySelector('#slider input[type=range]');
+Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(slider, arguments[0]);
+slider.dispatchEvent(new Event('input', {bubbles: true}));
+"""
+
+
+class Seen:
+    """What a browser shows of the page."""
+
+    def __init__(self, driver, address):
+        self.driver = driver
+        driver.get(address)
+
+    def until(self, true, seconds=120.0):
+        """What is shown as soon as something is true of it."""
+        deadline = time.monotonic() + seconds
+        while not true(shown := self.driver.execute_script(SHOWN)):
+            assert time.monotonic() < deadline, shown["toast"] or shown["chips"]
+            time.sleep(0.02)
+        return shown
+
+    def click(self, selector):
+        self.driver.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+    def choose(self, dropdown, name):
+        """Choose from a dropdown, by typing."""
+        from selenium.webdriver import Keys
+
+        field = self.driver.find_element("css selector", f"#{dropdown} input")
+        field.click()
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(name, Keys.ENTER)
+
+    def upload(self, path):
+        self.driver.find_element("css selector", "#upload input, input[type=file]").send_keys(str(path))
+
+
+@pytest.fixture
+def browser():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000", offline):
+        options.add_argument(word)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
+@pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Debian's chromium-driver")
+def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, tmp_path):
+    words = ("trainer=cpu", "num_images=2", "method.run.num_steps=8", f"hydra.run.dir={tmp_path / 'run'}")
+    with live_page(tmp_path / "log", *words) as (process, address):
+        page = Seen(browser, address)
+        first = page.until(lambda shown: shown["ready"])
+        assert len(first["faces"]) == 2 and len(first["changes"]) == 40
+        assert first["now"] == first["start"] == first["faces"][:1]
+        assert not any(first["changes"].values())
+
+        # The picture and the bars follow the slider.
+        browser.execute_script(SLIDE, first["most"])
+        smiling = page.until(lambda shown: shown["changes"]["Smiling"] > 0.3)
+        assert smiling["now"] != smiling["start"] == first["start"]
+        assert smiling["chips"][0].startswith("Smiling +")
+        browser.execute_script(SLIDE, 0)
+        page.until(lambda shown: shown["now"] == shown["start"] and not shown["chips"])
+        browser.execute_script(SLIDE, first["most"])
+        page.until(lambda shown: shown["now"] == smiling["now"])
+
+        # Another tab has faces and edits of its own.
+        mine = browser.current_window_handle
+        browser.switch_to.new_window("tab")
+        other = Seen(browser, address)
+        other.until(lambda shown: shown["ready"])
+        other.click("[data-face='-1']")
+        other.until(lambda shown: len(shown["now"]) == 2 and shown["ready"])
+        save_file({"noise": torch.zeros(1, 256)}, tmp_path / "noise.safetensors")
+        other.upload(tmp_path / "noise.safetensors")
+        other.until(lambda shown: len(shown["faces"]) == 1)
+        browser.close()
+        browser.switch_to.window(mine)
+        assert page.until(lambda shown: True)["now"] == smiling["now"]
+
+        # A second method beside the first, an attribute that is held, and another edit that goes on.
+        page.choose("rival", "ascent")
+        page.until(lambda shown: shown["rival"] and shown["rival"] != shown["now"])
+        page.click(".bar[data-name=Male]")
+        page.until(lambda shown: shown["held"] == ["Male"] and shown["ready"])
+        page.choose("attribute", "Eyeglasses")
+        page.until(lambda shown: len(shown["chips"]) == 1 and shown["changes"]["Smiling"] > 0.3 and shown["ready"])
+        page.click("#undo")
+        page.until(lambda shown: shown["chips"] and shown["ready"])
+
+        page.click("#keep")
+        page.until(lambda shown: "zsteer.steer(" in shown["kept"])
+        resources = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        assert [name for name in browser.execute_script(resources) if not name.startswith((address, "data:"))] == []
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert (tmp_path / "log").read_text().splitlines()[-1] == "error: interrupted"
+    (run,) = (tmp_path / "run" / "kept1").glob("1_*")
+    assert read_json(run / "status.json")["state"] == "completed"
+    kept, lines = load_file(run / "history.safetensors"), (run / ".hydra" / "overrides.yaml").read_text().splitlines()
+    again = zsteer.steer(*(line.removeprefix("- ") for line in lines))
+    assert torch.equal(torch.stack(again.history.noise), kept["noise"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["num_images=17"], "num_images=17 must be a whole number, from 1 to 16"),
+        (["max_paths=1"], "max_paths=1 must be a whole number, 2 or more"),
+        (["port=0"], "port=0 must be a whole number, from 1 to 65535"),
+        (["host=null"], "host=None must be the name or the address of this machine"),
+        (["host=192.0.2.1"], "host=192.0.2.1 has no free port (Cannot assign requested address); name another"),
+        (["port=TAKEN"], "cannot be listened on (Address already in use); name another"),
+        (["target=Smilling"], "target='Smilling' is not an attribute of the classifier; did you mean 'Smiling'?"),
+        (["target=Smiling+Male"], "target='Smiling+Male' is not an attribute of the classifier"),
+        (["noise=nowhere.safetensors"], "noise=nowhere.safetensors: no such file"),
+        (["trainer.devices=2"], "trainer.devices=2 must be 1: a page steers in one process"),
+        (["generator.checkpoint=nowhere.pth"], "generator.checkpoint=nowhere.pth: no such file"),
+    ],
+)
+def test_a_wrong_setting_ends_in_one_clear_line(command, words, said):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = [word.replace("TAKEN", str(taken.getsockname()[1])) for word in words]
+        ended = command("explore", *words)
+    assert ended.code == 1
+    assert said in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
+    assert not ended.folder.exists() or not (ended.folder / "kept1").exists()
+
+
+def test_without_gradio_one_line_says_how_to_have_it(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr("zsteer.app.checks.find_spec", lambda name: None)
+    ended = command("explore")
+    assert (ended.code, ended.err.splitlines()[-1]) == (1, "error: explore needs Gradio: pip install 'zsteer[explore]'")
