@@ -34,7 +34,8 @@ $(DOCS): $(RUNS)
 demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
 	$(BIN)/python scripts/steer.py
 	$(BIN)/python scripts/steer.py penalty_weight=0
-	@echo "Pictures:    outputs/steer/*/steering.png"
+	$(BIN)/python examples/demo.py
+	@echo "Picture:     outputs/demo.png, with and without the penalty; more in outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
 
 docs: $(DOCS) ## build the pages of docs into dist/site, and check their links

@@ -62,7 +62,7 @@ def _suited(name: str) -> procedural.People:
 
 @torch.no_grad()
 def named_faces() -> None:
-    """The README's ten attributes: drawn faces that have each, and samples in which the judge sees it."""
+    """Ten attributes: drawn faces that have each, and samples in which the judge sees it."""
     networks = load_networks(compose("steer"))
     assert networks.judge is not None
     drawn, labels, _ = procedural.draw(torch.arange(3000))
