@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -168,8 +169,14 @@ def described(thing: Any) -> str:
     text = inspect.cleandoc(thing.__doc__ or "")
     text, *parts = re.split(r"^(Args|Raises):\n", text, flags=re.M)
     pairs = zip(parts[::2], parts[1::2], strict=True)
-    blocks = [f"{title}:\n\n```text\n{inspect.cleandoc(body)}\n```" for title, body in pairs]
+    blocks = [f"{title}:\n\n{listed(body)}" for title, body in pairs]
     return "\n\n".join([text.strip(), *blocks]).strip()
+
+
+def listed(body: str) -> str:
+    """What stands below `Args:` or `Raises:` as a list, an item for each name."""
+    items = re.split(r"\n(?=\S)", dedent(body).strip())
+    return "\n".join(re.sub(r"\s*\n\s*", " ", re.sub(r"^(\w+):", r"- `\1`:", item)) for item in items)
 
 
 def functions_page() -> str:
@@ -179,7 +186,7 @@ def functions_page() -> str:
         if not name.startswith("_"):
             parts.append(f"## {name}\n\n```python\nzsteer.{name}{signature(function)}\n```\n\n{described(function)}")
     parts.append("## Results")
-    parts += [f"### {result.__name__}\n\n{described(result)}\n\n{members(result)}" for result in results()]
+    parts += [f"### {result.__name__}\n\n{described(result)}\n\nIt has:\n\n{members(result)}" for result in results()]
     return "\n\n".join(parts)
 
 
