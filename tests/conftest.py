@@ -1,5 +1,6 @@
 """Shapes and types are checked while testing; a command of zsteer can be run in this process."""
 
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -44,6 +45,23 @@ def command(tmp_path, monkeypatch, capfd) -> Callable[..., Ended]:
         return Ended(code, out, err, folder)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; tests skip where there is none."""
+    if missing := [name for name in ("chromium", "chromedriver") if not shutil.which(name)]:
+        pytest.skip(f"needs {' and '.join(missing)}, Debian's chromium and chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000"):
+        options.add_argument(word)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from places import ROOT
+from selenium.webdriver.support.wait import WebDriverWait
 
 from zsteer.app.composition import known_keys
 
@@ -44,6 +45,19 @@ def test_no_page_loads_anything_from_elsewhere(site):
         loaded = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?([^ \">]+)", page.read_text())
         assert loaded
         assert not [address for address in loaded if re.match(r"(?:https?:)?//", address)]
+
+
+@pytest.mark.browser
+def test_a_page_opens_from_disk_and_is_searched(site, browser):
+    browser.get((site / "index.html").as_uri())
+    browser.execute_script("document.querySelector('label[for=__search]').click()")
+    browser.find_element("css selector", "[data-md-component=search-query]").send_keys("preservation_rate")
+    found = "return [...document.querySelectorAll('.md-search-result__link')].map(link => link.getAttribute('href'))"
+    links = WebDriverWait(browser, 30).until(lambda _: browser.execute_script(found))
+    assert any("reference/figures.html" in link for link in links)
+    requested = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert not [address for address in requested if not address.startswith(("file:", "data:"))]
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def test_every_key_of_every_command_is_there(site):

@@ -1,7 +1,6 @@
 """A sweep of 400 jobs in a real TensorBoard, seen by a real browser."""
 
 import json
-import shutil
 import time
 import urllib.request
 
@@ -11,11 +10,7 @@ from served import tensorboard
 
 from zsteer.data.attributes import CELEBA
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium"),
-    pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Debian's chromium-driver"),
-]
+pytestmark = pytest.mark.browser
 
 PENALTIES = (0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1)
 
@@ -28,22 +23,6 @@ const walk = root => root.querySelectorAll('*').forEach(element => {
 });
 walk(document);
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    chromium = shutil.which("chromium")
-    assert chromium is not None
-    options.binary_location = chromium
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000"):
-        options.add_argument(word)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
 
 
 def eventually(look, seconds=300):
