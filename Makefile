@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs-$(notdir $(PYTHON))
 PAGE := $(VENV)/.page-$(notdir $(PYTHON))
 TESTS := $(VENV)/.tests-$(notdir $(PYTHON))
+DOCS := $(VENV)/.docs-$(notdir $(PYTHON))
 PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo explore test torture lint format typecheck bench pictures bundle clean
+.PHONY: help install demo explore docs test torture lint format typecheck bench pictures bundle clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -31,14 +32,24 @@ $(TESTS): $(RUNS)
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+$(DOCS): $(RUNS)
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
 demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
 	$(BIN)/python scripts/steer.py
 	$(BIN)/python scripts/steer.py penalty_weight=0
-	@echo "Pictures:    outputs/steer/*/steering.png"
+	$(BIN)/python examples/demo.py
+	@echo "Picture:     outputs/demo.png, with and without the penalty; more in outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
+	@echo "Sliders:     make explore"
 
 explore: $(PAGE) ## open a live page: sliders that steer faces
 	$(BIN)/python scripts/explore.py
+
+docs: $(DOCS) ## build the pages of docs into dist/site, and check their links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Pages: dist/site/index.html"
 
 # Several processes of one thread each: tests are small, and many of them wait for processes of their own.
 test: $(TESTS) ## run the whole suite, and measure which lines it reaches
@@ -65,7 +76,7 @@ bench: $(TESTS) ## compare speeds, each with its alternative in the same process
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/training.py
 
-pictures: $(RUNS) ## draw the README's pictures of faces again
+pictures: $(RUNS) ## draw the pictures of faces again
 	$(BIN)/python docs/pictures.py
 
 bundle: $(RUNS) ## train the bundled networks again (about eight hours on two cores)

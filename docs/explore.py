@@ -1,7 +1,6 @@
 """Draw the README's picture of the live page, by Chromium and its driver: `python docs/explore.py`."""
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +11,9 @@ from selenium import webdriver
 from selenium.webdriver import Keys
 
 FOLDER = Path(__file__).parent
+sys.path.append(str(FOLDER.parent / "tests"))
+from chromium import chromium  # noqa: E402  # pyright: ignore[reportMissingImports]
+
 WORDS = ("method=projected", "seed=3", "hydra.run.dir=outputs/explore/picture")
 FACE, EDITS = 4, {"Eyeglasses": 2.0, "Smiling": 1.6}  # in σ
 WIDTH, HEIGHT = 1280, 840
@@ -55,24 +57,15 @@ def draw(driver: webdriver.Chrome, address: str) -> bytes:
 
 def main() -> None:
     """Start the page, and end it."""
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        raise SystemExit("the picture needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(word)
     command = [sys.executable, FOLDER.parent / "scripts" / "explore.py", *WORDS]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with chromium(WIDTH, HEIGHT) as driver, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
         try:
             line = next(line for line in process.stdout if "http://" in line)
             driver.set_window_size(WIDTH, HEIGHT + driver.get_window_size()["height"] - _inner_height(driver))
             (address,) = re.findall(r"http://\S+", line)
             (FOLDER / "explore.png").write_bytes(draw(driver, address))
         finally:
-            driver.quit()
             process.terminate()
 
 

@@ -1,4 +1,4 @@
-"""Draw the README's chain of edits, and measure what it says of `invert`: `python docs/inversion.py [PHOTOS]`."""
+"""`python docs/inversion.py [PHOTOS]`: the chain of edits of docs/how-to/photo.md, and what that says of `invert`."""
 
 import sys
 import tempfile
@@ -49,7 +49,7 @@ def chain() -> None:
 
 
 def row(name: str, image: object, starts: int, num_steps: int = 100) -> None:
-    """Invert, and print a line of the README's table."""
+    """Invert, and print a line of its table."""
     found = zsteer.invert(image, starts=starts, num_steps=num_steps)
     errors, figures = found.table["pixel_error"], found.figures
     print(

@@ -1,4 +1,4 @@
-"""`make pictures`: draw the README's pictures of faces anew, from the renderer and the bundle."""
+"""`make pictures`: draw the pictures of faces anew, from the renderer and the bundle."""
 
 from pathlib import Path
 
@@ -22,6 +22,15 @@ FOLDER = Path(__file__).parent
 NAMED = tuple(compose("compare").targets)
 PER_ROW = 6
 PAIRS_PER_ROW = 5
+GLASSES = ("target=Eyeglasses", "num_images=6")
+RUNS = {  # the words of `steer` that the pages show beside the picture, but for its size
+    "smiling": (),
+    "hair_length": ("target=hair_length",),
+    "direction": (*GLASSES, "method=direction", "penalty_weight=0", "show_every=8"),
+    "gradient": (*GLASSES, "method=ascent", "penalty_weight=0", "show_every=8"),
+    "penalty": (*GLASSES, "method=ascent", "penalty_weight=0.3", "show_every=8"),
+    "until": (*GLASSES, "method=ascent", "penalty_weight=0.3", "until=0.9999", "num_steps=60", "show_every=30"),
+}
 
 
 def attribute_sheet() -> None:
@@ -53,7 +62,7 @@ def _suited(name: str) -> procedural.People:
 
 @torch.no_grad()
 def named_faces() -> None:
-    """The README's ten attributes: drawn faces that have each, and samples in which the judge sees it."""
+    """Ten attributes: drawn faces that have each, and samples in which the judge sees it."""
     networks = load_networks(compose("steer"))
     assert networks.judge is not None
     drawn, labels, _ = procedural.draw(torch.arange(3000))
@@ -87,8 +96,8 @@ def faces() -> None:
 
 
 def steered() -> None:
-    """The README's runs of the default method."""
-    for name, words in {"smiling": [], "hair_length": ["target=hair_length"]}.items():
+    """Runs of `steer`."""
+    for name, words in RUNS.items():
         run = zsteer.steer(*words, "trainer=cpu")
         print(run)
         save_picture(FOLDER / f"{name}.png", run.image)

@@ -2,7 +2,8 @@
 
 `python docs/results.py outputs/compare/RUN=default` first has a comparison's `methods.csv` take the place of
 `docs/default.csv`. A table stands between `<!-- NAME: WHAT -->` and `<!-- end -->`, WHAT being a level (`flip`, `1` or
-`2`), `ends`, `agreement`, `summary` or, of what `docs/disentangling.py` has measured, `generators`.
+`2`), `ends`, `agreement`, `summary` or, of what `docs/disentangling.py` has measured, `generators`;
+`<!-- NAME: summary: ONE, OTHER -->` has these contenders only.
 """
 
 import re
@@ -20,7 +21,7 @@ from zsteer.statistics import mean_known
 
 FOLDER = Path(__file__).parent
 PAGES = (FOLDER / "results.md", FOLDER / "disentangling.md", FOLDER.parent / "README.md")
-PLACE = re.compile(r"<!-- (\w+): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+PLACE = re.compile(r"<!-- (\w+): (\w+)(?:: ([^\n]+))? -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -30,12 +31,12 @@ def rows_of(path: Path) -> list[Row]:
     return [{**row, "level": row["level"] if row["level"] == FLIP else float(row["level"])} for row in rows]
 
 
-def summary(rows: list[Row]) -> str:
-    """Each contender's means over the targets: ratios, the second judge's behind a stroke, and what became of faces."""
+def summary(rows: list[Row], contenders: str | None) -> str:
+    """Contenders' means over the targets: ratios, the second judge's behind a stroke, and what became of faces."""
     levels = [named_level(level) for level in TABLE_LEVELS]
     heads = ["method", *levels, "gain 1 σ, 2 σ", "seen at the end", "other states kept"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name in dict.fromkeys(row["contender"] for row in rows):
+    for name in contenders.split(", ") if contenders else dict.fromkeys(row["contender"] for row in rows):
         cells = []
         for level in TABLE_LEVELS:
             ratios = [means(rows, level, figure)[name] for figure in ("versus", "second_versus")]
@@ -68,7 +69,7 @@ def generators(path: Path) -> str:
     return "\n".join(lines)
 
 
-def table(name: str, what: str) -> str:
+def table(name: str, what: str, contenders: str | None) -> str:
     """One of a comparison's tables, or a summary of them."""
     if what == "generators":
         return generators(FOLDER / f"{name}.csv")
@@ -78,15 +79,13 @@ def table(name: str, what: str) -> str:
     if what == "agreement":
         return "\n\n".join(agreement(rows))
     if what == "summary":
-        return summary(rows)
+        return summary(rows, contenders)
     return markdown(rows, FLIP if what == FLIP else float(what))
 
 
 def rewritten(text: str) -> str:
     """A page with its tables as the CSV files have them."""
-    return PLACE.sub(
-        lambda place: f"<!-- {place[1]}: {place[2]} -->\n\n{table(place[1], place[2])}\n\n<!-- end -->", text
-    )
+    return PLACE.sub(lambda place: f"{place[0].splitlines()[0]}\n\n{table(*place.groups())}\n\n<!-- end -->", text)
 
 
 def main() -> None:

@@ -1,20 +1,12 @@
-"""A browser without a window or a network, for tests that look at a page; they skip where Debian's is missing."""
+"""A browser without a window or a network, for tests that look at a page and pictures that show one."""
 
 import shutil
 from contextlib import contextmanager
 
-import pytest
-
-needs_chromium = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium"),
-    pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Debian's chromium-driver"),
-]
-
 
 @contextmanager
-def chromium(width=1500, height=1000):
-    """Chromium, which reaches no host but this one."""
+def chromium(width=1280, height=1000):
+    """Chromium, Debian's, which reaches no host but this one."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()

@@ -1,5 +1,6 @@
 """Shapes and types are checked while testing; a command of zsteer can be run in this process."""
 
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from chromium import chromium
 
 jaxtyping.install_import_hook("zsteer", "beartype.beartype")
 
@@ -44,6 +46,15 @@ def command(tmp_path, monkeypatch, capfd) -> Callable[..., Ended]:
         return Ended(code, out, err, folder)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; tests skip where there is none."""
+    if missing := [name for name in ("chromium", "chromedriver") if not shutil.which(name)]:
+        pytest.skip(f"needs {' and '.join(missing)}, Debian's chromium and chromium-driver")
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The README's way from a folder of images to a steered picture, in small."""
+"""The way of docs/how-to/images.md from a folder of images to a steered picture, in small."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from places import ROOT
 
 from zsteer.steering import reference
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "images.md").read_text()
 SHAPES = ((64, 64), (90, 70), (128, 160), (200, 128), (48, 48))
 SMALL = {
     "prepare_data": [],
@@ -23,8 +23,7 @@ TRAINING = ["max_images=8", "data.batch_size=4", "trainer.log_every_n_steps=1", 
 
 
 def commands():
-    (section,) = re.findall(r"^## Your own images\n(.*?)^## ", README, flags=re.M | re.S)
-    (block,) = re.findall(r"```bash\n(.*?)```", section, flags=re.S)
+    (block,) = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.S)
     return [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
 
 

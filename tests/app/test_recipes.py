@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says: its tour names what is there, and each of its recipes runs as it stands."""
+"""CONTRIBUTING.md's tour names what is there, and each recipe of docs/how-to/extend.md runs as it stands."""
 
 import ast
 import json
@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from zsteer.data.store import ImageStore
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+EXTEND = (ROOT / "docs" / "how-to" / "extend.md").read_text()
 PACKAGE = ROOT / "src" / "zsteer"
 FOLDER = "../mine"  # what the recipes call the user's own
 
@@ -28,14 +29,14 @@ TRAIN = ["max_images=16", "data.batch_size=8", "trainer=cpu", "trainer.log_every
 GAN = [*TRAIN, "generator.network.hidden_dim=4", "discriminator.network.hidden_dim=4", "judge=none"]
 
 
-def section(title: str, level: int) -> str:
-    """The text below a heading, up to the next of its level or above; a line of code may begin with one `#`."""
-    found = re.search(rf"^#{{{level}}} {title}\n(.*?)(?=^#{{2,{level}}} |\Z)", CONTRIBUTING, flags=re.M | re.S)
+def section(page: str, title: str) -> str:
+    """The text below a heading of the second level, up to the next; a line of code may begin with one `#`."""
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", page, flags=re.M | re.S)
     assert found, title
     return found[1]
 
 
-RECIPES = re.findall(r"^### (.+)$", section("Recipes", 2), flags=re.M)
+RECIPES = re.findall(r"^## (.+)$", EXTEND, flags=re.M)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def recipe(own, monkeypatch, command):
     """`recipe("A network")` writes its files and gives, for each of its commands, a function that runs it."""
 
     def follow(title):
-        text = section(title, 3)
+        text = section(EXTEND, title)
         for block in re.findall(r"```(?:python|yaml)\n(.*?)```", text, flags=re.S):
             (name,) = re.findall(r"^# (\S+\.(?:py|yaml))\b", block, flags=re.M)
             (own / name).parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +190,7 @@ def test_each_recipe_is_tested():
 
 
 def hops():
-    return re.findall(r"^\d\. `([\w/.]+)`(?: `([\w.]+)`)?", section("A tour", 2), flags=re.M)
+    return re.findall(r"^\d\. `([\w/.]+)`(?: `([\w.]+)`)?", section(CONTRIBUTING, "A tour"), flags=re.M)
 
 
 def test_the_tour_has_both_ways():
@@ -220,7 +221,7 @@ def imports_of(path):
 
 
 def test_packages_import_what_stands_below_them_in_the_tour():
-    items = re.split(r"^- ", section("A tour", 2).split("\n\n`bundle`")[0], flags=re.M)[1:]
+    items = re.split(r"^- ", section(CONTRIBUTING, "A tour").split("\n\n`bundle`")[0], flags=re.M)[1:]
     *packages, leaves = (re.findall(r"`(\w+)`", item) for item in items)
     order = [names[0] for names in packages]
     assert set(order) == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

@@ -5,13 +5,12 @@ import time
 import urllib.request
 
 import pytest
-from chromium import chromium, needs_chromium
 from places import GOLDEN_NETWORKS
 from served import tensorboard
 
 from zsteer.data.attributes import CELEBA
 
-pytestmark = needs_chromium
+pytestmark = pytest.mark.browser
 
 PENALTIES = (0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1)
 
@@ -26,12 +25,6 @@ walk(document);
 """
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as driver:
-        yield driver
-
-
 def eventually(look, seconds=300):
     """What `look` gives as soon as it is true."""
     deadline = time.monotonic() + seconds
@@ -43,6 +36,7 @@ def eventually(look, seconds=300):
 
 
 def test_a_sweep_of_400_jobs_opens(command, browser, tmp_path):
+    browser.set_window_size(1500, 1000)
     grid = (f"target={','.join(CELEBA)}", f"penalty_weight={','.join(map(str, PENALTIES))}")
     networks = [word for word in GOLDEN_NETWORKS if not word.startswith("judge")]
     ended = command(

@@ -1,6 +1,5 @@
 """The page, served by a real process and seen by a real browser that can reach nothing but this machine."""
 
-import shutil
 import signal
 import socket
 import sys
@@ -69,23 +68,7 @@ class Seen:
         self.driver.find_element("css selector", "#upload input, input[type=file]").send_keys(str(path))
 
 
-@pytest.fixture
-def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000", offline):
-        options.add_argument(word)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
 @pytest.mark.browser
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
-@pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Debian's chromium-driver")
 def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, tmp_path):
     words = ("trainer=cpu", "num_images=2", "method.run.num_steps=8", f"hydra.run.dir={tmp_path / 'run'}")
     with live_page(tmp_path / "log", *words) as (process, address):

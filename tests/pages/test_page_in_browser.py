@@ -4,7 +4,6 @@ import time
 
 import pytest
 import torch
-from chromium import chromium, needs_chromium
 from runtimes import real_package, write_package
 from small_faces import HOSTILE, NAMES, small_networks
 
@@ -18,7 +17,7 @@ from zsteer.pages.runtime import read_runtime
 from zsteer.steering.directions import find_directions
 from zsteer.steering.reference import reference_logits
 
-pytestmark = needs_chromium
+pytestmark = pytest.mark.browser
 PENALTY = 0.1  # of the command's config
 
 
@@ -29,12 +28,6 @@ def package(tmp_path_factory):
     if path is None:
         pytest.skip("needs the npm package onnxruntime-web: ZSTEER_ORT_WEB names it, or npm fetches it")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium(1280, 1000) as driver:
-        yield driver
 
 
 @pytest.fixture
