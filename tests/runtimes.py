@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 from zsteer.pages.runtime import ABOUT, PACKAGE, SCRIPT, WASM
@@ -17,6 +18,14 @@ def write_package(folder, name="onnxruntime-web", version="1.30.0", without=None
         if file != without:
             (folder / file).write_text(text)
     return folder
+
+
+def packed(package: Path) -> Path:
+    """A package's folder as npm packs it, beside the folder."""
+    path = package.with_suffix(".tgz")
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(package, "package")
+    return path
 
 
 def real_package(folder: Path) -> Path | None:

@@ -4,18 +4,15 @@ import io
 import tarfile
 
 import pytest
-from runtimes import write_package
+from runtimes import packed, write_package
 
 from zsteer.pages.runtime import ABOUT, WASM, read_runtime
 
 
 def test_the_folder_and_what_npm_packs_are_alike(tmp_path):
     folder = write_package(tmp_path / "folder")
-    packed = tmp_path / "packed.tgz"
-    with tarfile.open(packed, "w:gz") as archive:
-        archive.add(folder, "package")
     runtime = read_runtime(folder)
-    assert runtime == read_runtime(packed)
+    assert runtime == read_runtime(packed(folder))
     assert (runtime.version, runtime.script, runtime.wasm) == ("1.30.0", b"export default 1", b"wasm")
 
 

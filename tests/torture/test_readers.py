@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from runtimes import packed, write_package
 from safetensors.torch import save_file
 from torture.victims import make_celeba
 
@@ -26,6 +27,7 @@ from zsteer.gan.training import train
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.loading import load
 from zsteer.networks.tutorial import Generator
+from zsteer.pages.runtime import read_runtime
 from zsteer.status import USER_ERRORS
 from zsteer.steering import reference
 from zsteer.steering.directions import read_directions
@@ -161,6 +163,10 @@ READERS = {
     "picture with a palette": Reader(make_palette, read_photo),
     "table": Reader(make_table, read_table),
     "config": Reader(make_configs, lambda path: compose("steer", ["generator=mine"], path.parents[1]), slow=True),
+    "npm package": Reader(lambda folder: packed(write_package(folder / "package")), read_runtime),
+    "npm package's own words": Reader(
+        lambda folder: write_package(folder) / "package.json", lambda path: read_runtime(path.parent)
+    ),
     "trial": Reader(make_trial, kept_trial),
     "reference logits": Reader(make_cache, read_cache),
     **{

@@ -62,7 +62,8 @@ def _files_of(path: Path) -> dict[str, bytes]:
     with tarfile.open(path) as archive:
         for member in archive:  # in one pass, since going back unpacks all anew
             name = member.name.removeprefix("package/")
-            if name in names and (file := archive.extractfile(member)) is not None:
+            file = archive.extractfile(member) if name in names and member.isfile() else None
+            if file is not None:
                 found[name] = file.read()
     return found
 
@@ -71,12 +72,12 @@ def _version_of(about: bytes) -> str | None:
     """What `package.json` says; None where it is another package's."""
     try:
         described = json.loads(about)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(described, dict) or described.get("name") != PACKAGE:
         return None
     version = str(described.get("version"))
-    return version if re.match(r"\d+\.\d+\.", version) else None
+    return version if re.match(r"\d{1,4}\.\d{1,4}\.", version) else None
 
 
 def _number(version: str) -> tuple[int, ...]:
