@@ -24,7 +24,7 @@ KINDS = {
     str: "word",
     list: "list",
     dict: "section",
-    type(None): "–",
+    type(None): "optional",
 }
 
 

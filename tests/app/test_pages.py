@@ -87,7 +87,7 @@ def test_keys_are_read_with_their_comments(monkeypatch, tmp_path):
         ("one", "whole number", "1", "first"),
         ("two.three", "word", "#", ""),
         ("two.four", "list", "[a, true]", "list"),
-        ("six", "–", "null", ""),
+        ("six", "optional", "null", ""),
     ]
 
 
