@@ -24,7 +24,7 @@ KINDS = {
     str: "word",
     list: "list",
     dict: "section",
-    type(None): "–",
+    type(None): "optional",
 }
 
 
@@ -73,7 +73,7 @@ def package(path: Path) -> str:
     """Where in a config a group's file belongs: a prefix of its keys."""
     found = re.match(r"# @package (\S+)", path.read_text())
     if found is None:
-        return f"{path.parent.name}."
+        return ".".join(path.parent.relative_to(CONFIGS).parts) + "."
     return "" if found[1] == "_global_" else f"{found[1]}."
 
 
@@ -88,11 +88,6 @@ def typed(value: Any) -> str:
     return str(value) or "''"
 
 
-def kind(value: Any) -> str:
-    """The type of a key's default, in words."""
-    return KINDS[type(value)]
-
-
 def table(heads: list[str], rows: list[list[str]]) -> str:
     """A table of Markdown."""
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
@@ -103,7 +98,8 @@ def groups_of(script: str) -> dict[str, str]:
     """The groups of a command and what it chooses of each."""
     defaults = OmegaConf.load(CONFIGS / f"{script}.yaml").defaults
     chosen = {key: value for default in defaults if not isinstance(default, str) for key, value in default.items()}
-    return {key: value for key, value in chosen.items() if key not in ("experiment", "hydra") and "override" not in key}
+    groups = {key.removeprefix("override "): value for key, value in chosen.items()}
+    return {group: choice for group, choice in groups.items() if group not in ("experiment", "hydra")}
 
 
 def command_section(script: str) -> str:
@@ -114,21 +110,18 @@ def command_section(script: str) -> str:
         value = key.value
         if isinstance(value, str) and "${" in value:  # what it is unless another key decides
             value = reduce(lambda section, name: section[name], key.name.split("."), composed)
-        required = key.value == "???"
-        rows.append(
-            [f"`{key.name}`", "word" if required else kind(value), "required" if required else f"`{typed(value)}`"]
-        )
-        rows[-1].append(key.meaning)
-    groups = ", ".join(f"[`{group}`](#{group})`={choice}`" for group, choice in groups_of(script).items())
+        default = "required" if value == "???" else f"`{typed(value)}`"
+        rows.append([f"`{key.name}`", KINDS[type(value)], default, key.meaning])
+    chosen = groups_of(script).items()
+    groups = ", ".join(f"[`{group}`](#{group.replace('/', '')})`={choice}`" for group, choice in chosen)
     parts = [f"## {script}", heading(path)]
     if rows:
         parts.append(table(["key", "type", "default", "meaning"], rows))
     if groups:
         parts.append(f"Groups, and what they are by default: {groups}.")
     if presets := experiments(script):
-        lines = [
-            f"- `experiment={name}`: {heading(CONFIGS / 'experiment' / script / f'{name}.yaml')}" for name in presets
-        ]
+        folder = CONFIGS / "experiment" / script
+        lines = [f"- `experiment={name}`: {heading(folder / f'{name}.yaml')}" for name in presets]
         parts.append("\n".join(["Presets:", "", *lines]))
     return "\n\n".join(parts)
 
@@ -145,12 +138,15 @@ def group_section(group: str) -> str:
         values = dict.fromkeys(f"`{typed(key.value)}`" for _, key in uses if key.value != "???")
         meaning = next((key.meaning for _, key in uses if key.meaning), "")
         if not name.endswith("_target_"):
-            rows.append(
-                [f"`{name}`", ", ".join(values) or "required", ", ".join(choice for choice, _ in uses), meaning]
-            )
-    choices = table(["choice", "what it is"], [[f"`{group}={path.stem}`", heading(path)] for path in files])
-    keys = table(["key", "default", "of", "meaning"], rows)
-    return "\n\n".join([f"### {group}", choices, *([keys] if rows else [])])
+            choices = ", ".join(choice for choice, _ in uses)
+            rows.append([f"`{name}`", ", ".join(values) or "required", choices, meaning])
+    parts = [
+        f"### {group}",
+        table(["choice", "what it is"], [[f"`{group}={path.stem}`", heading(path)] for path in files]),
+    ]
+    if rows:
+        parts.append(table(["key", "default", "of", "meaning"], rows))
+    return "\n\n".join(parts)
 
 
 def commands() -> list[str]:
@@ -165,7 +161,7 @@ def keys_page() -> str:
 
 
 def described(thing: Any) -> str:
-    """A docstring as Markdown, its parts `Args` and `Raises` as they are typed."""
+    """A docstring as Markdown."""
     text = inspect.cleandoc(thing.__doc__ or "")
     text, *parts = re.split(r"^(Args|Raises):\n", text, flags=re.M)
     pairs = zip(parts[::2], parts[1::2], strict=True)

@@ -23,7 +23,7 @@ NAMED = tuple(compose("compare").targets)
 PER_ROW = 6
 PAIRS_PER_ROW = 5
 GLASSES = ("target=Eyeglasses", "num_images=6")
-RUNS = {  # the words of `steer` that the pages show beside the picture, but for its size
+RUNS = {  # the words of `steer` above each picture
     "smiling": (),
     "hair_length": ("target=hair_length",),
     "direction": (*GLASSES, "method=direction", "penalty_weight=0", "show_every=8"),

@@ -82,12 +82,14 @@ def test_keys_are_read_with_their_comments(monkeypatch, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(CONFIG)
     assert hooks.heading(path) == "Two lines of it."
-    keys = [(key.name, hooks.kind(key.value), hooks.typed(key.value), key.meaning) for key in hooks.keys_of(path)]
+    keys = [
+        (key.name, hooks.KINDS[type(key.value)], hooks.typed(key.value), key.meaning) for key in hooks.keys_of(path)
+    ]
     assert keys == [
         ("one", "whole number", "1", "first"),
         ("two.three", "word", "#", ""),
         ("two.four", "list", "[a, true]", "list"),
-        ("six", "–", "null", ""),
+        ("six", "optional", "null", ""),
     ]
 
 
