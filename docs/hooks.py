@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import zsteer
-from zsteer.app.composition import CONFIGS, compose, experiments
+from zsteer.app.composition import CONFIGS, compose, experiments, groups_of
 
 KINDS = {
     bool: "true or false",
@@ -92,14 +92,6 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     """A table of Markdown."""
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def groups_of(script: str) -> dict[str, str]:
-    """The groups of a command and what it chooses of each."""
-    defaults = OmegaConf.load(CONFIGS / f"{script}.yaml").defaults
-    chosen = {key: value for default in defaults if not isinstance(default, str) for key, value in default.items()}
-    groups = {key.removeprefix("override "): value for key, value in chosen.items()}
-    return {group: choice for group, choice in groups.items() if group not in ("experiment", "hydra")}
 
 
 def command_section(script: str) -> str:

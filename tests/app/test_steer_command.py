@@ -228,6 +228,9 @@ def test_help_explains_the_keys(command):
     out = command("steer", "--help").out
     assert "penalty_weight: 0.1 # on the change of what is preserved" in out and "${method.run.num_steps}" in out
     assert "method: ascent, best_of" in out and "hydra:" not in out
+    out = command("sample", "--help").out
+    assert "generator: bundled" in out and "trainer:" not in out  # which it has no use for
+    assert "group=name" not in command("summarize", "--help").out
 
 
 def test_where_that_nobody_fits_ends_with_the_count(command, monkeypatch):

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from zsteer.data.attributes import resolve
@@ -55,6 +56,24 @@ def explained(script: str) -> str:
     return "\n\n".join([head.rstrip(), *own]).replace("$", "$$")  # which Hydra takes for its own
 
 
+def groups_of(script: str) -> dict[str, str]:
+    """The groups of a script's config, without those of presets and of folders, and what it chooses of each."""
+    defaults = OmegaConf.load(CONFIGS / f"{script}.yaml").defaults
+    chosen = {key: value for default in defaults if not isinstance(default, str) for key, value in default.items()}
+    groups = {key.removeprefix("override "): value for key, value in chosen.items()}
+    return {group: choice for group, choice in groups.items() if group not in ("experiment", "hydra")}
+
+
+def choices(script: str) -> str:
+    """What there is to choose in each of a script's groups, the user's own too, a line each; for `--help`."""
+    loader = GlobalHydra.instance().config_loader()
+    lines = [f"{group}: {', '.join(loader.get_group_options(group))}" for group in groups_of(script)]
+    presets = loader.get_group_options(f"experiment/{script}")
+    lines += [f"experiment: {', '.join(presets)}"] if presets else []
+    head = "\nA config of each group is chosen by group=name, yours from a folder by --config-dir:\n\n"
+    return head + "\n".join(lines) + "\n" if lines else ""
+
+
 def accelerator() -> str:
     """`gpu` where torch sees a CUDA device, else `cpu`."""
     import torch
@@ -76,6 +95,7 @@ def widths_up_to(size: int, widths: Sequence[int]) -> list[int]:
 
 RESOLVERS = {
     "accelerator": accelerator,
+    "choices": choices,
     "explained": explained,
     "job_name": job_name,
     "name_of": lambda path: None if path is None else Path(path).name,
