@@ -1,7 +1,5 @@
 """What tabs share, made as the command makes it, and a tab's edits."""
 
-from collections import OrderedDict
-
 import pytest
 from places import GOLDEN_NETWORKS
 
@@ -51,4 +49,4 @@ def edits(studio):
     """Of two faces."""
     from zsteer.explore.edits import Edits
 
-    return Edits(studio, studio.first_faces[:2], studio.first_aim, OrderedDict())
+    return Edits(studio, studio.first_faces[:2], studio.first_aim)

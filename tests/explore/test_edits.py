@@ -1,6 +1,5 @@
 """Edits follow one another, can be undone and put in another order, and are kept as ordinary runs."""
 
-from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -9,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from test_paths import path_of
 
 import zsteer
+from zsteer.explore import studio as shared
 from zsteer.explore.edits import Edits, warnings
 from zsteer.explore.keeping import keep
 from zsteer.explore.tabs import Tab
@@ -90,7 +90,7 @@ def test_another_order_is_as_if_the_edits_had_been_made_so(edits):
     wanted = {edit.aim.target: edit.wanted for edit in edits.all}
     edits.put_earlier(1)
     assert [edit.aim.target for edit in edits.all] == ["Male", "Smiling", "Young"]
-    other = Edits(edits.studio, edits.start, replace(edits.aim, target="Male"), OrderedDict())
+    other = Edits(edits.studio, edits.start, replace(edits.aim, target="Male"))
     for name in ("Male", "Smiling", "Young"):
         other.choose(replace(other.aim, target=name))
         other.wanted = wanted[name]
@@ -98,13 +98,18 @@ def test_another_order_is_as_if_the_edits_had_been_made_so(edits):
 
 
 def test_a_path_is_steered_once_and_only_so_many_are_kept(edits, monkeypatch):
-    steered, path = [], edits.studio.path
-    monkeypatch.setattr(edits.studio, "path", lambda noise, aim, told: steered.append(aim) or path(noise, aim, told))
+    steered, steer_path = [], shared.steer_path
+
+    def counted(session, cfg, noise, told):
+        steered.append(cfg.penalty_weight)
+        return steer_path(session, cfg, noise, told)
+
+    monkeypatch.setattr(shared, "steer_path", counted)
     monkeypatch.setitem(edits.studio.cfg, "max_paths", 2)
-    for weight in (0.1, 0.2, 0.1, 0.3, 0.2):
+    for weight in (0.11, 0.12, 0.11, 0.13, 0.12):
         edits.choose(replace(edits.aim, penalty_weight=weight))
-    assert [aim.penalty_weight for aim in steered] == [0.1, 0.2, 0.3, 0.2]
-    assert len(edits._paths) == 2
+    assert steered == [0.11, 0.12, 0.13, 0.12]
+    assert len(edits.studio._paths) == 2
 
 
 def test_a_refusal_changes_nothing(edits):

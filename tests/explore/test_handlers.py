@@ -66,6 +66,11 @@ def test_what_a_method_refuses_is_told_in_a_line(handlers, tab):
         steer(handlers, tab, target="Nonsense")
 
 
+def test_a_tab_that_was_forgotten_says_so(handlers):
+    with pytest.raises(gr.Error, match="load it anew"):
+        handlers.scrub(None, 0.0)
+
+
 def test_a_click_holds_an_attribute_and_another_lets_it_go(handlers, tab):
     assert handlers.hold(tab, [], clicked("Male")) == ["Male"]
     assert handlers.hold(tab, ["Male", "Young"], clicked("Male")) == ["Young"]

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from places import GOLDEN_NETWORKS
 from safetensors.torch import load_file, save_file
 from served import live_page
 
@@ -159,3 +160,32 @@ def test_without_gradio_one_line_says_how_to_have_it(command, monkeypatch):
     monkeypatch.setattr("zsteer.app.checks.find_spec", lambda name: None)
     ended = command("explore")
     assert (ended.code, ended.err.splitlines()[-1]) == (1, "error: explore needs Gradio: pip install 'zsteer[explore]'")
+
+
+def test_the_page_steers_by_the_words_of_its_command_line(command, monkeypatch, tmp_path):
+    (tmp_path / "method").mkdir()
+    mine = "_target_: zsteer.steering.methods.Ascent\nname: mine\nunit: true\non_shell: true\n"
+    mine += "optimizer: {_target_: torch.optim.SGD, _partial_: true, lr: 1}\n"
+    mine += "run: {num_steps: 4, step_size: auto, show_every: 1, preserve: all}\n"
+    (tmp_path / "method" / "mine.yaml").write_text(mine)
+    seen = {}
+
+    def serve(cfg, commands, folder):
+        own, other = commands.steering("ascent"), commands.steering("mine")
+        seen.update(commands=commands, own=own, other=other, inversion=commands.inversion())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zsteer.explore.serving.serve", serve)
+    words = ("method=ascent", "method.run.num_steps=3", "penalty_weight=0.4", "seed=5", "target=male")
+    ended = command("explore", f"--config-dir={tmp_path}", *GOLDEN_NETWORKS, "trainer=cpu", *words)
+    assert (ended.code, ended.err.splitlines()[-1]) == (130, "error: interrupted")
+    commands, own, other = seen["commands"], seen["own"], seen["other"]
+    assert commands.methods[0] == "ascent" and {"mine", "projected"} <= set(commands.methods)
+    assert "condition" not in commands.methods  # which needs a generator that is told something
+    assert (own.num_steps, own.penalty_weight, own.seed, own.target) == (3, 0.4, 5, "male")
+    assert (other.method.name, other.num_steps, other.generator) == ("mine", 4, own.generator)
+    assert seen["inversion"].generator == own.generator
+    shared = [*GOLDEN_NETWORKS, "trainer=cpu"]
+    assert commands.words("ascent") == [*shared, "method.run.num_steps=3", "seed=5"]
+    assert commands.words("mine") == [*shared, "seed=5"]
+    assert (commands.program, commands.config_dir) == ("python steer.py", str(tmp_path))

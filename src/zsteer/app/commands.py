@@ -97,9 +97,8 @@ def explore(cfg: DictConfig, folder: Path | None) -> Outcome:
     others = [name for name in loader.get_group_options("method") if name != chosen and (told or name != "condition")]
 
     def steering(method: str) -> DictConfig:
-        own = [word for word in words if word.lstrip("+~").startswith("method.") and method == chosen]
-        job = compose("steer", [f"method={method}", *own], inside=True)
-        for key in checks.SHARED_BY_PAGE:
+        job = compose("steer", [f"method={method}"], inside=True)
+        for key in (*checks.SHARED_BY_PAGE, *(["method"] if method == chosen else [])):
             job[key] = cfg[key]
         steer.check(job)
         return job

@@ -1,8 +1,6 @@
 """The edits of some faces, each of which starts where the one before it ends; the last is the slider's."""
 
-import hashlib
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,7 +75,6 @@ class Edits:
     Args:
         noise: of the faces before all edits.
         aim: the slider's at first, which `choose` steers.
-        paths: those that a tab keeps, the latest used last; their number is bounded.
 
     Raises:
         ValueError: as `Studio.path`, by whatever steers anew; nothing is then changed.
@@ -88,13 +85,11 @@ class Edits:
         studio: Studio,
         noise: Float[Tensor, "n z_dim"],
         aim: Aim,
-        paths: OrderedDict[tuple, SteeredPath],
     ):
         self.studio, self.start = studio, noise
         self.made: list[Edit] = []
         self.aim, self.wanted = aim, 0.0
         self.path: SteeredPath | None = None
-        self._paths = paths
         self._looks: dict[tuple[str, ...], tuple[tuple[str, ...], Tensor, Tensor]] = {}
 
     @property
@@ -120,16 +115,6 @@ class Edits:
         """The edits made, and that of the slider."""
         return [*self.made, *filter(None, [self.current])]
 
-    def path_of(self, noise: Float[Tensor, "n z_dim"], aim: Aim, told: Told = lambda share: None) -> SteeredPath:
-        """The path of an aim from some noise, which is steered only once as long as it is kept."""
-        key = (hashlib.sha256(noise.numpy().tobytes()).digest(), aim)
-        if key not in self._paths:
-            self._paths[key] = self.studio.path(noise, aim, told)
-            while len(self._paths) > self.studio.cfg.max_paths:
-                self._paths.popitem(last=False)
-        self._paths.move_to_end(key)
-        return self._paths[key]
-
     def choose(self, aim: Aim, told: Told = lambda share: None) -> None:
         """Give the slider an aim.
 
@@ -138,7 +123,7 @@ class Edits:
         """
         same, current = aim.target == self.aim.target, self.current
         made = self.made if same or current is None else [*self.made, current]
-        path = self.path_of(made[-1].end if made else self.start, aim, told)
+        path = self.studio.path(made[-1].end if made else self.start, aim, told)
         self.made, self.aim, self.path = made, aim, path
         self.wanted = self.wanted if same else 0.0
 
@@ -148,20 +133,20 @@ class Edits:
             self.wanted = 0.0
             return
         *made, last = self.made
-        path = self.path_of(made[-1].end if made else self.start, last.aim, told)
+        path = self.studio.path(made[-1].end if made else self.start, last.aim, told)
         self.made, self.aim, self.wanted, self.path = made, last.aim, last.wanted, path
 
     def put_earlier(self, number: int, told: Told = lambda share: None) -> None:
         """Have an edit that was made, of those before it, come one earlier; all behind it are steered anew."""
         order = list(self.made)
         order[number - 1 : number + 1] = reversed(order[number - 1 : number + 1])
-        again = Edits(self.studio, self.start, self.aim, self._paths)
+        again = Edits(self.studio, self.start, self.aim)
         for edit in order:
-            again.path = again.path_of(again.noise, edit.aim, told)
+            again.path = self.studio.path(again.noise, edit.aim, told)
             moment = again.path.nearest(edit.wanted)
             if moment != again.path.start:
                 again.made.append(edit_of(again.path, edit.aim, edit.wanted, moment))
-        path = self.path_of(again.noise, self.aim, told)
+        path = self.studio.path(again.noise, self.aim, told)
         self.made, self.path = again.made, path
 
     @cached_property

@@ -24,6 +24,7 @@ from zsteer.settings import MAX_SEED
 
 MAX_BYTES = 16_000_000  # of what may be uploaded
 MAX_PIXELS = 50_000_000
+MAX_TABS = 32  # that are remembered
 NOISE = ".safetensors"
 PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 STEP = 0.05  # σ of the slider
@@ -42,10 +43,12 @@ element.addEventListener('click', event => {
 
 def application(studio: Studio, folder: Path) -> fastapi.FastAPI:
     """The page as a web application."""
+    blocks = layout(Handlers(studio, folder))
+    blocks.state_session_capacity = MAX_TABS
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=MONO)
     return gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
-        layout(Handlers(studio, folder)),
+        blocks,
         path="/",
         theme=theme,
         css_paths=Path(__file__).parent / "page.css",
@@ -65,6 +68,8 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def telling(*arguments: Any, **more: Any) -> Any:
+        if None in arguments:  # of a tab that had to make room for others
+            raise gr.Error("The page has forgotten this tab; load it anew.", print_exception=False)
         try:
             return function(*arguments, **more)
         except (ValueError, OSError) as error:

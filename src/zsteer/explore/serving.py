@@ -1,5 +1,6 @@
 """The page served on this machine, until it is ended."""
 
+import atexit
 import os
 import socket
 import threading
@@ -9,9 +10,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from zsteer.explore.studio import Commands, Studio
+from zsteer.status import exit_code
 
 PORTS = range(7860, 7960)  # of which the first that is free is taken
-WAIT = 5.0  # seconds that the server has to end, and then what is being steered
+WAIT = 2.0  # seconds that the server has to end, and then what is being steered
 
 
 def serve(cfg: DictConfig, commands: Commands, folder: Path) -> None:
@@ -43,11 +45,14 @@ def serve(cfg: DictConfig, commands: Commands, folder: Path) -> None:
         try:
             ended.wait()
             raise ValueError("the server of the page has ended; see above")
-        finally:
+        except BaseException as error:
             studio.close()
             server.should_exit = True
             ended.wait(WAIT)
-            studio.lock.acquire(timeout=WAIT)
+            if not studio.lock.acquire(timeout=WAIT):
+                # Something long, which no longer matters; that it goes on while Python ends would make Python abort.
+                atexit.register(os._exit, exit_code(error))
+            raise
 
 
 def listening(host: str, port: int | None) -> socket.socket:

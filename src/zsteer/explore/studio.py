@@ -1,6 +1,7 @@
-"""What all tabs of the page share: the networks, the command `steer`, and a lock: one path is steered at a time."""
+"""What all tabs of the page share: networks, the command `steer`, paths; one of these is steered at a time."""
 
 import copy
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ class Studio:
         self.lock, self.closed = threading.Lock(), threading.Event()
         self._configs: dict[str, DictConfig] = {}
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._paths: OrderedDict[tuple[bytes, Aim], SteeredPath] = OrderedDict()
         names = [
             set(steerable(section, role)) for role in ("classifier", "judge") if (section := cfg[role]) is not None
         ]
@@ -108,7 +110,7 @@ class Studio:
         return self._sessions[group]
 
     def path(self, noise: Float[Tensor, "n z_dim"], aim: Aim, told: Told = lambda share: None) -> SteeredPath:
-        """The path of faces from their noise.
+        """The path of faces from their noise, steered only once as long as it is kept, whichever tab asks.
 
         Raises:
             ValueError: the method refuses the penalty or the target, or a score became NaN or infinite.
@@ -119,9 +121,15 @@ class Studio:
                 raise Ended
             told(share)
 
+        key = (hashlib.sha256(noise.numpy().tobytes()).digest(), aim)
         with self.lock:
-            go_on(0.0)
-            return steer_path(self.session(aim), self.config(aim, len(noise)), noise, go_on)
+            if key not in self._paths:
+                go_on(0.0)
+                self._paths[key] = steer_path(self.session(aim), self.config(aim, len(noise)), noise, go_on)
+                while len(self._paths) > self.cfg.max_paths:
+                    self._paths.popitem(last=False)
+            self._paths.move_to_end(key)
+            return self._paths[key]
 
     def images(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
         """The faces of some noise, in [-1, 1]."""

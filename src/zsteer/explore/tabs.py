@@ -1,7 +1,6 @@
 """What one browser tab has: faces, the edits of those that are chosen, and a second method beside the first."""
 
 import threading
-from collections import OrderedDict
 from dataclasses import replace
 
 from jaxtyping import Float
@@ -23,9 +22,8 @@ class Tab:
         self.studio, self.lock = studio, threading.Lock()
         self.rival: str | None = None
         self._beside: SteeredPath | None = None
-        self._paths: OrderedDict[tuple, SteeredPath] = OrderedDict()
         self.faces, self.chosen = studio.first_faces, 0
-        self.edits = Edits(studio, self.faces[[0]], studio.first_aim, self._paths)
+        self.edits = Edits(studio, self.faces[[0]], studio.first_aim)
 
     def put(self, faces: Float[Tensor, "n z_dim"]) -> None:
         """Have other faces, the first of them chosen."""
@@ -36,7 +34,7 @@ class Tab:
         """Choose one of the faces or all, as they were before all edits."""
         self.chosen, self._beside = face, None
         noise = self.faces if face is None else self.faces[[face]]
-        self.edits = Edits(self.studio, noise, self.edits.aim, self._paths)
+        self.edits = Edits(self.studio, noise, self.edits.aim)
 
     def steer(self, aim: Aim, rival: str | None, told: Told = lambda share: None) -> None:
         """Give the slider an aim, and another method beside it."""
@@ -58,7 +56,7 @@ class Tab:
         """Steer the same with the other method, from where the slider's edit starts."""
         self._beside = None
         if self.rival is not None and self.rival != self.edits.aim.method:
-            self._beside = self.edits.path_of(self.edits.noise, replace(self.edits.aim, method=self.rival), told)
+            self._beside = self.studio.path(self.edits.noise, replace(self.edits.aim, method=self.rival), told)
 
     def views(self) -> list[tuple[str, View]]:
         """The faces where the slider stands, by the aim's method and by the one beside it; the methods' names."""
