@@ -52,15 +52,15 @@ def summary(rows: list[Row], contenders: str | None) -> str:
 
 def generators(path: Path) -> str:
     """How each generator was trained and is controlled: its own figures, and what the judge sees; means over seeds."""
-    heads = ["trained with", "FID", "rates", "DCI", "controlled by", "side effects", "gets there", "seen at the end"]
+    heads = ["preset", "FID", "rates", "DCI", "MIG", "controlled by", "side effects", "get there", "seen at the end"]
     lines = [f"| {' | '.join([*heads, 'other states kept'])} |", "|---" * (len(heads) + 1) + "|"]
     for (trained, control), own in pd.read_csv(path).groupby(["preset", "contender"], sort=False):
         mean = own.mean(numeric_only=True)
         cells = [
             str(trained).replace("_", " "),
-            f"{mean['fid_judge']:.2f}",
-            f"{mean['num_within_factor_1.5']:.0f}",
-            f"{mean['dci_disentanglement']:.2f} ± {mean['dci_disentanglement_interval']:.2f}",
+            f"{mean['fid']:.2f}",
+            f"{mean['rates']:.0f}",
+            *(f"{mean[name]:.2f} ± {mean[f'{name}_interval']:.2f}" for name in ("dci_disentanglement", "mig")),
             str(control),
             f"{mean['attribute_dependency']:.2f} ({mean['versus']:.2f})",
             *(f"{mean[name]:.0%}" for name in ("arrived", "success_rate_at_end", "preservation_rate_at_end")),
