@@ -57,7 +57,7 @@ def generators(path: Path) -> str:
     for (trained, control), own in pd.read_csv(path).groupby(["preset", "contender"], sort=False):
         mean = own.mean(numeric_only=True)
         cells = [
-            str(trained).replace("_", " "),
+            f"`{trained}`",
             f"{mean['fid']:.2f}",
             f"{mean['rates']:.0f}",
             *(f"{mean[name]:.2f} ± {mean[f'{name}_interval']:.2f}" for name in ("dci_disentanglement", "mig")),
