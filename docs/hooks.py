@@ -181,15 +181,17 @@ def functions_page() -> str:
 def results() -> list[type]:
     """What the functions give, where that is an object of zsteer's."""
     from zsteer.data.faces import Prepared
+    from zsteer.evaluation.codes import Codes
     from zsteer.evaluation.comparison import Compared
     from zsteer.evaluation.directions import NamedDirections
     from zsteer.evaluation.results import Scores
     from zsteer.inversion.results import Inverted
+    from zsteer.pages.page import Page
     from zsteer.steering.results import Steered
     from zsteer.sweeps.summary import Summary
     from zsteer.training.results import Trained
 
-    return [Steered, Inverted, Trained, Scores, Compared, NamedDirections, Prepared, Summary]
+    return [Steered, Inverted, Trained, Scores, Codes, Compared, NamedDirections, Page, Prepared, Summary]
 
 
 def signature(function: Any) -> str:

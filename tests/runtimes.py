@@ -35,7 +35,8 @@ def real_package(folder: Path) -> Path | None:
     if (npm := shutil.which("npm")) is None:
         return None
     try:
-        subprocess.run([npm, "pack", PACKAGE], cwd=folder, check=True, capture_output=True, timeout=60)
+        words = [npm, "pack", f"{PACKAGE}@1.30.0", "--fetch-retries=0"]
+        subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=60)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
     return next(folder.glob("*.tgz"), None)

@@ -226,7 +226,7 @@ def test_the_version_is_zsteers(command):
 
 def test_help_explains_the_keys(command):
     out = command("steer", "--help").out
-    assert "penalty_weight: 0.1 # on the change of what is preserved" in out and "${method.run.num_steps}" in out
+    assert "penalty_weight: 0.1 # λ ≥ 0, on the change of what is preserved" in out and "${method.run.num_steps}" in out
     assert "method: ascent, best_of" in out and "hydra:" not in out
     out = command("sample", "--help").out
     assert "generator: bundled" in out and "trainer:" not in out  # which it has no use for

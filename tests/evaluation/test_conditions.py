@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from zsteer.evaluation.conditions import told
+from zsteer.evaluation.conditions import obedience
 from zsteer.networks.checkpoints import save_weights
 from zsteer.networks.conditional import ConditionalGenerator, conditioned
 from zsteer.networks.loading import NamedClassifier
@@ -53,7 +53,7 @@ def test_requests_are_met_and_other_states_kept_as_far_as_they_are():
     generator = conditioned(Painter(), NAMES)
     assert isinstance(generator, ConditionalGenerator)
     judge = NamedClassifier(Means(), NAMES, frozenset({"age"}))
-    smiling, glasses, age = told(learnt(generator), judge, [0, 1, 2], 4000, 0)
+    smiling, glasses, age = obedience(learnt(generator), judge, [0, 1, 2], 4000, 0)
     assert smiling["met_with"] == smiling["met_without"] == smiling["met"] == smiling["changed"] == 1
     # Who is told glasses has them without a smile and with a positive number: a quarter; who is not never has them.
     assert glasses["met_with"] == pytest.approx(1 / 4, abs=0.03) and glasses["met_without"] == 1

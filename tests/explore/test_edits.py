@@ -11,6 +11,7 @@ import zsteer
 from zsteer.explore import studio as shared
 from zsteer.explore.edits import Edits, warnings
 from zsteer.explore.keeping import keep
+from zsteer.explore.markup import chips
 from zsteer.explore.tabs import Tab
 from zsteer.files import read_json
 
@@ -118,6 +119,33 @@ def test_a_refusal_changes_nothing(edits):
     with pytest.raises(ValueError, match="'Nonsense' is not an attribute"):
         edits.choose(replace(edits.aim, target="Nonsense"))
     assert (edits.made, edits.aim, edits.path) == before
+
+
+def test_a_method_beside_the_first_that_refuses_is_named_and_takes_nothing_away(studio, monkeypatch):
+    tab, path = Tab(studio), studio.path
+    tab.steer(tab.edits.aim, None)
+    tab.edits.wanted = tab.edits.path.gains[-1]
+
+    def refusing(noise, aim, told):
+        if aim.method == "ascent":
+            raise ValueError("ascent does not steer this")
+        return path(noise, aim, told)
+
+    monkeypatch.setattr(studio, "path", refusing)
+    tab.steer(replace(tab.edits.aim, target="Male"), "ascent")
+    assert (tab.refusal, len(tab.views())) == ("ascent does not steer this", 1)
+    assert [edit.aim.target for edit in tab.edits.made] == ["Smiling"] and tab.edits.aim.target == "Male"
+    tab.undo()
+    assert tab.edits.aim.target == "Smiling" and tab.refusal is not None
+    tab.steer(tab.edits.aim, "penalty")
+    assert tab.refusal is None
+
+
+def test_an_edit_tells_what_it_reached(edits):
+    smile(edits)
+    edits.wanted = 99.0
+    assert edits.current.gain == pytest.approx(max(edits.path.gains[6:])) != edits.current.wanted
+    assert f"{edits.current.gain:+.1f} σ" in chips([], edits.current) and "99" not in chips([], edits.current)
 
 
 @pytest.mark.parametrize("method", ["penalty", "tutorial"])

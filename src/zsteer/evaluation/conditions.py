@@ -48,7 +48,7 @@ def score_conditions(cfg: DictConfig, folder: Path | None) -> Scores:
     entries = [attributes.find(name, condition, "attributes", "what the generator is told") for name in wanted]
     factor = cfg.judge.regressor.attributes[0] if cfg.judge.get("regressor") else None  # joins all of them
     judge = load_classifier(cfg.judge, "judge", images, factor)
-    rows = told(generator, judge, entries, num, cfg.seed)
+    rows = obedience(generator, judge, entries, num, cfg.seed)
     means = {name: mean_known(row.get(name) for row in rows) for name in ("met", "changed", "kept", "correlation")}
     metrics = {"what": cfg.what, "num_images": num, "seed": cfg.seed, "num_entries": len(rows), **means}
     found = Scores(metrics, pd.DataFrame(rows, columns=["attribute", *FIGURES]))
@@ -58,7 +58,7 @@ def score_conditions(cfg: DictConfig, folder: Path | None) -> Scores:
 
 
 @torch.no_grad()
-def told(
+def obedience(
     generator: ConditionalGenerator, judge: NamedClassifier, entries: Sequence[int], num: int, seed: int
 ) -> list[dict[str, Any]]:
     """A row for each of some entries of the condition, of `num` samples each (see `score_conditions`).
@@ -80,11 +80,11 @@ def told(
         if not generator.labels[entry]:
             rows.append({"attribute": name, "correlation": correlation(noise[:, place], before[:, column])})
             continue
-        having, lacking = (
+        seen_with, seen_without = (
             logits_of(drawing, network, noise_of(generator, num, seed, {name: value}))[:, column] > 0
             for value in (True, False)
         )
-        met_with, met_without = share(having), share(~lacking)
+        met_with, met_without = share(seen_with), share(~seen_without)
         other = noise.clone()
         other[:, place] = 1 - other[:, place]
         scored = Scored(judge.names, before, logits_of(drawing, network, other), before)

@@ -21,13 +21,14 @@ TYPICAL = (1.0, 99.0)  # percentiles of ‖z‖² in the prior, outside of which
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit that was made: its aim, the judged change that was wanted in σ, and what it took to get there.
+    """An edit that was made: its aim, the judged changes that were wanted and reached in σ, and what it took.
 
     `steps` is negative where the attribute was removed; `end` is the noise `[n, z_dim]` where it led.
     """
 
     aim: Aim
     wanted: float
+    gain: float
     steps: int
     step_size: float | str
     end: Float[Tensor, "n z_dim"]
@@ -137,15 +138,20 @@ class Edits:
         self.made, self.aim, self.wanted, self.path = made, last.aim, last.wanted, path
 
     def put_earlier(self, number: int, told: Told = lambda share: None) -> None:
-        """Have an edit that was made, of those before it, come one earlier; all behind it are steered anew."""
+        """Have an edit that was made, of those before it, come one earlier; all behind it are steered anew.
+
+        Raises:
+            ValueError: one of them would come to nothing; or see above.
+        """
         order = list(self.made)
         order[number - 1 : number + 1] = reversed(order[number - 1 : number + 1])
         again = Edits(self.studio, self.start, self.aim)
         for edit in order:
             again.path = self.studio.path(again.noise, edit.aim, told)
             moment = again.path.nearest(edit.wanted)
-            if moment != again.path.start:
-                again.made.append(edit_of(again.path, edit.aim, edit.wanted, moment))
+            if moment == again.path.start:
+                raise ValueError(f"{edit.aim.target} would come to nothing in that order, which is left as it is")
+            again.made.append(edit_of(again.path, edit.aim, edit.wanted, moment))
         path = self.studio.path(again.noise, self.aim, told)
         self.made, self.path = again.made, path
 
@@ -180,7 +186,7 @@ class Edits:
 
 def edit_of(path: SteeredPath, aim: Aim, wanted: float, moment: int) -> Edit:
     """What leads along a path to one of its moments."""
-    return Edit(aim, wanted, moment - path.start, path.step_size, path.noise[moment])
+    return Edit(aim, wanted, path.gains[moment], moment - path.start, path.step_size, path.noise[moment].clone())
 
 
 def warnings(path: SteeredPath, moment: int, studio: Studio) -> list[str]:

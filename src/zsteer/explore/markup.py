@@ -91,4 +91,4 @@ def chips(made: Sequence[Edit], current: Edit | None) -> str:
 
 
 def _named(edit: Edit) -> str:
-    return f"{edit.aim.target.replace('_', ' ')} {edit.wanted:+.1f} σ · {edit.aim.method}"
+    return f"{edit.aim.target.replace('_', ' ')} {edit.gain:+.1f} σ · {edit.aim.method}"

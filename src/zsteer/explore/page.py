@@ -68,12 +68,16 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def telling(*arguments: Any, **more: Any) -> Any:
-        if None in arguments:  # of a tab that had to make room for others
+        if len(arguments) > 1 and arguments[1] is None:  # a tab that had to make room for others
             raise gr.Error("The page has forgotten this tab; load it anew.", print_exception=False)
         try:
             return function(*arguments, **more)
         except (ValueError, OSError) as error:
             raise gr.Error(str(error), print_exception=False) from error
+        except (IndexError, TypeError) as error:
+            raise gr.Error("The page has changed meanwhile; load it anew.", print_exception=False) from error
+        except RuntimeError as error:  # out of memory, for one
+            raise gr.Error(str(error).splitlines()[0], print_exception=False) from error
         except Ended:
             raise gr.Error("The page has been closed.", print_exception=False) from None
 
@@ -92,7 +96,8 @@ class Handlers:
         edits, views = tab.edits, tab.views()
         _, view = views[0]
         bars = markup.bars(view, edits.aim.target, edits.aim.held, self.judge)
-        return [markup.pictures(views), bars, markup.notes(view.warnings), markup.chips(edits.made, edits.current)]
+        warnings = view.warnings if tab.refusal is None else [*view.warnings, tab.refusal]
+        return [markup.pictures(views), bars, markup.notes(warnings), markup.chips(edits.made, edits.current)]
 
     def everything(self, tab: Tab) -> list[Any]:
         """All parts: the row of faces, those that follow the slider, the slider, what it is for."""
@@ -100,7 +105,8 @@ class Handlers:
         low, high = edits.reach
         row = markup.faces(to_uint8(self.studio.images(tab.faces)), tab.chosen)
         label = f"{plain(aim.target)}: σ of change, by the {self.judge}"
-        slider = gr.Slider(low, high, edits.wanted, label=label, interactive=edits.path is not None)
+        wanted = max(low, min(edits.wanted, high))
+        slider = gr.Slider(low, high, wanted, label=label, interactive=edits.path is not None)
         return [row, *self.moving(tab), slider, aim.target, aim.method, aim.penalty_weight, list(aim.held)]
 
     @told
@@ -235,6 +241,7 @@ def layout(handlers: Handlers) -> gr.Blocks:
         # One path is steered at a time, and who waits is told so; what only looks up takes no turn.
         private: dict[str, Any] = {"api_visibility": "private"}
         quiet = {"show_progress": "hidden", **private}
+        at_once = {"concurrency_limit": None, **quiet}
         turn = {"concurrency_limit": 1, "concurrency_id": "steering", "show_progress_on": [pictures], **private}
         aims = [tab, target, method, penalty, held, rival]
         steer: dict[str, Any] = {"fn": handlers.steer, "inputs": aims, "outputs": everything, **turn}
@@ -242,11 +249,11 @@ def layout(handlers: Handlers) -> gr.Blocks:
         for changed in (target.input, method.input, rival.input, penalty.release, held.input):
             changed(**steer)
         slider.input(handlers.scrub, [tab, slider], moving, queue=False, trigger_mode="always_last", **quiet)
-        blocks.load(handlers.open, None, [tab, *everything], **quiet).success(**steer)
-        faces.click(handlers.choose, [tab], everything, **quiet).success(**steer)
-        new.click(handlers.renew, [tab], everything, **quiet).success(**steer)
+        blocks.load(handlers.open, None, [tab, *everything], **at_once).success(**steer)
+        faces.click(handlers.choose, [tab], everything, **at_once).success(**steer)
+        new.click(handlers.renew, [tab], everything, **at_once).success(**steer)
         upload.upload(handlers.upload, [tab, upload], everything, **turn).success(**steer)
-        bars.click(handlers.hold, [tab, held], held, **quiet).success(**steer)
+        bars.click(handlers.hold, [tab, held], held, **at_once).success(**steer)
         undo.click(handlers.undo, [tab], everything, **turn)
         chips.click(handlers.put_earlier, [tab], everything, **turn)
         keep.click(handlers.keep, [tab], [again, where, shell, python], **turn)

@@ -28,7 +28,7 @@ def serve(cfg: DictConfig, commands: Commands, folder: Path) -> None:
         from zsteer.explore.page import application  # Gradio, which takes seconds
 
         studio = Studio(cfg, commands)
-        config = uvicorn.Config(application(studio, folder), log_level="critical", timeout_graceful_shutdown=0)
+        config = uvicorn.Config(application(studio, folder), log_level="error", timeout_graceful_shutdown=0)
         server = uvicorn.Server(config)
         ended = threading.Event()
 

@@ -72,6 +72,7 @@ class Studio:
     def __init__(self, cfg: DictConfig, commands: Commands):
         self.cfg, self.commands = cfg, commands
         self.lock, self.closed = threading.Lock(), threading.Event()
+        self._opening = threading.Lock()  # of sessions, for whom only looks need not wait until something is steered
         self._configs: dict[str, DictConfig] = {}
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._paths: OrderedDict[tuple[bytes, Aim], SteeredPath] = OrderedDict()
@@ -100,14 +101,15 @@ class Studio:
 
     def session(self, aim: Aim) -> Session:
         """The networks and the method of an aim, which aims of one kind share."""
-        cfg = self.config(aim)
-        group = group_of(cfg)
-        if group not in self._sessions:
-            self._sessions[group] = Session(cfg)
-            while len(self._sessions) > NUM_SESSIONS:
-                self._sessions.popitem(last=False)
-        self._sessions.move_to_end(group)
-        return self._sessions[group]
+        with self._opening:
+            cfg = self.config(aim)
+            group = group_of(cfg)
+            if group not in self._sessions:
+                self._sessions[group] = Session(cfg)
+                while len(self._sessions) > NUM_SESSIONS:
+                    self._sessions.popitem(last=False)
+            self._sessions.move_to_end(group)
+            return self._sessions[group]
 
     def path(self, noise: Float[Tensor, "n z_dim"], aim: Aim, told: Told = lambda share: None) -> SteeredPath:
         """The path of faces from their noise, steered only once as long as it is kept, whichever tab asks.
@@ -139,10 +141,9 @@ class Studio:
         self, images: Float[Tensor, "n 3 h w"], aim: Aim
     ) -> tuple[tuple[str, ...], Float[Tensor, "n k"], Float[Tensor, "samples k"]]:
         """What is judged of images where an aim is steered: names, logits, and logits over unsteered samples."""
-        with self.lock:
-            session = self.session(aim)
-            names = session.networks.classifier.names if session.judge is None else session.judge.names
-            return names, judged_logits(session, images), session.references[-1]
+        session = self.session(aim)
+        names = session.networks.classifier.names if session.judge is None else session.judge.names
+        return names, judged_logits(session, images), session.references[-1]
 
     def faces_of_seed(self, seed: int) -> Float[Tensor, "n z_dim"]:
         """New faces, which `steer` starts from too with this seed and `where=null`."""

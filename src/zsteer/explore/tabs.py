@@ -14,13 +14,15 @@ from zsteer.explore.studio import Aim, Studio
 class Tab:
     """A tab; nothing of it is another's.
 
-    `chosen` is the number of a face, or None for all of them; `rival` the method beside that of the aim, or None.
-    Whatever steers raises ValueError as `Studio.path` does.
+    `chosen` is the number of a face, or None for all of them; `rival` the method beside that of the aim, or None;
+    `refusal` what that method says where it does not steer this, or None. Whatever steers raises ValueError as
+    `Studio.path` does.
     """
 
     def __init__(self, studio: Studio):
         self.studio, self.lock = studio, threading.Lock()
         self.rival: str | None = None
+        self.refusal: str | None = None
         self._beside: SteeredPath | None = None
         self.faces, self.chosen = studio.first_faces, 0
         self.edits = Edits(studio, self.faces[[0]], studio.first_aim)
@@ -32,7 +34,7 @@ class Tab:
 
     def choose(self, face: int | None) -> None:
         """Choose one of the faces or all, as they were before all edits."""
-        self.chosen, self._beside = face, None
+        self.chosen, self._beside, self.refusal = face, None, None
         noise = self.faces if face is None else self.faces[[face]]
         self.edits = Edits(self.studio, noise, self.edits.aim)
 
@@ -54,9 +56,12 @@ class Tab:
 
     def _follow(self, told: Told) -> None:
         """Steer the same with the other method, from where the slider's edit starts."""
-        self._beside = None
+        self._beside = self.refusal = None
         if self.rival is not None and self.rival != self.edits.aim.method:
-            self._beside = self.studio.path(self.edits.noise, replace(self.edits.aim, method=self.rival), told)
+            try:
+                self._beside = self.studio.path(self.edits.noise, replace(self.edits.aim, method=self.rival), told)
+            except ValueError as error:
+                self.refusal = str(error)
 
     def views(self) -> list[tuple[str, View]]:
         """The faces where the slider stands, by the aim's method and by the one beside it; the methods' names."""
