@@ -124,7 +124,7 @@ def test_a_refusal_changes_nothing(edits):
 def test_a_method_beside_the_first_that_refuses_is_named_and_takes_nothing_away(studio, monkeypatch):
     tab, path = Tab(studio), studio.path
     tab.steer(tab.edits.aim, None)
-    tab.edits.wanted = tab.edits.path.gains[-1]
+    move(tab.edits, 3)
 
     def refusing(noise, aim, told):
         if aim.method == "ascent":
