@@ -1,10 +1,11 @@
 """Train the generators of `docs/disentangling.md`, and measure all alike.
 
 `python docs/disentangling.py [FOLDER]` takes some three hours of two cores; what FOLDER (`outputs/disentangling`) has
-of it already is kept. `python docs/results.py` then writes the table into the page.
+of it already is kept. `python docs/results.py` then writes the tables into the page.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from zsteer.evaluation.trials import FLIP
 from zsteer.files import write_table
 
 TARGETS = list(compose("compare").targets)
-FACTORS = [*TARGETS, "hair_length"]
+FACTORS = f"attributes=[{','.join([*TARGETS, 'hair_length'])}]"
 PRESETS = {  # of train_gan, and of compare: how the generators that they train are controlled
     "unregularised": "one_number",
     "conditional": "told",
@@ -37,16 +38,21 @@ def completed(folder: Path) -> bool:
     return status.exists() and json.loads(status.read_text())["state"] == "completed"
 
 
+def evaluated(generator: Path, what: str, *words: str) -> Path:
+    """The folder of an evaluation."""
+    if not completed(generator / what):
+        zsteer.evaluate(f"what={what}", f"generator={generator}", *words, folder=generator / what)
+    return generator / what
+
+
 def figures_of(generator: Path, experiment: str) -> list[dict[str, Any]]:
     """A row for each contender but the first: what the judge sees it do, beside the generator's own figures."""
     scores = {}
     for what, words in {
         "generator": ["num_images=2000", "split=val"],
-        "codes": [f"attributes=[{','.join(FACTORS)}]"],
+        "codes": [FACTORS],
     }.items():
-        if not completed(generator / what):
-            zsteer.evaluate(f"what={what}", f"generator={generator}", *words, folder=generator / what)
-        scores |= json.loads((generator / what / "metrics.json").read_text())
+        scores |= json.loads((evaluated(generator, what, *words) / "metrics.json").read_text())
     control = generator / "control"
     if not completed(control):
         zsteer.compare(f"experiment={experiment}", f"generator={generator}", folder=control)
@@ -63,7 +69,7 @@ def figures_of(generator: Path, experiment: str) -> list[dict[str, Any]]:
 
 
 def main(folder: Path) -> None:
-    """Train, measure, and write `disentangling.csv`."""
+    """Train, measure, and write `disentangling.csv` and `conditions.csv`."""
     rows = []
     for seed in SEEDS:
         for preset, experiment in PRESETS.items():
@@ -72,6 +78,8 @@ def main(folder: Path) -> None:
                 zsteer.train_gan(f"experiment={preset}", seed=seed, folder=run)
             rows += [{"preset": preset, "seed": seed} | row for row in figures_of(run, experiment)]
     write_table(Path(__file__).with_name("disentangling.csv"), pd.DataFrame(rows))
+    told = evaluated(folder / "conditional-0", "conditions", "num_images=1000", FACTORS)
+    shutil.copy(told / "attributes.csv", Path(__file__).with_name("conditions.csv"))
 
 
 if __name__ == "__main__":

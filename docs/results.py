@@ -2,7 +2,7 @@
 
 `python docs/results.py outputs/compare/RUN=default` first has a comparison's `methods.csv` take the place of
 `docs/default.csv`. A table stands between `<!-- NAME: WHAT -->` and `<!-- end -->`, WHAT being a level (`flip`, `1` or
-`2`), `ends`, `agreement`, `summary` or, of what `docs/disentangling.py` has measured, `generators`;
+`2`), `ends`, `agreement`, `summary` or, of what `docs/disentangling.py` has measured, `generators` and `told`;
 `<!-- NAME: summary: ONE, OTHER -->` has these contenders only.
 """
 
@@ -69,10 +69,25 @@ def generators(path: Path) -> str:
     return "\n".join(lines)
 
 
+def told(path: Path) -> str:
+    """How far a conditional generator does what it is told, by attribute."""
+    heads = ["told", "drawn so", "told it has it", "told it has not", "other labels kept", "correlation"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in pd.read_csv(path).to_dict("records"):
+        shares = [
+            "–" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("met", "met_with", "met_without", "kept")
+        ]
+        correlation = "–" if pd.isna(row["correlation"]) else f"{row['correlation']:.2f}"
+        lines.append(f"| {' | '.join([row['attribute'], *shares, correlation])} |")
+    return "\n".join(lines)
+
+
 def table(name: str, what: str, contenders: str | None) -> str:
     """One of a comparison's tables, or a summary of them."""
     if what == "generators":
         return generators(FOLDER / f"{name}.csv")
+    if what == "told":
+        return told(FOLDER / f"{name}.csv")
     rows = rows_of(FOLDER / f"{name}.csv")
     if what == "ends":
         return markdown_of_ends(rows)
