@@ -60,7 +60,7 @@ def generators(path: Path) -> str:
             f"`{trained}`",
             f"{mean['fid']:.2f}",
             f"{mean['rates']:.0f}",
-            *(f"{mean[name]:.2f} ± {mean[f'{name}_interval']:.2f}" for name in ("dci_disentanglement", "mig")),
+            *(f"{mean[name]:.3f} ± {mean[f'{name}_interval']:.3f}" for name in ("dci_disentanglement", "mig")),
             str(control),
             f"{mean['attribute_dependency']:.2f} ({mean['versus']:.2f})",
             *(f"{mean[name]:.0%}" for name in ("arrived", "success_rate_at_end", "preservation_rate_at_end")),
