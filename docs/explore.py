@@ -1,4 +1,4 @@
-"""Draw the README's picture of the live page, by Chromium and its driver: `python docs/explore.py`."""
+"""Draw the README's picture of the live page, by Chromium and its driver: `PYTHONPATH=tests python docs/explore.py`."""
 
 import re
 import subprocess
@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from chromium import chromium
 from selenium import webdriver
 from selenium.webdriver import Keys
 
 FOLDER = Path(__file__).parent
-sys.path.append(str(FOLDER.parent / "tests"))
-from chromium import chromium  # noqa: E402  # pyright: ignore[reportMissingImports]
-
 WORDS = ("method=projected", "seed=3", "hydra.run.dir=outputs/explore/picture")
 FACE, EDITS = 4, {"Eyeglasses": 2.0, "Smiling": 1.6}  # in σ
 WIDTH, HEIGHT = 1280, 840

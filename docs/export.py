@@ -1,4 +1,4 @@
-"""Draw the README's picture of an exported page anew, in a browser: `python docs/export.py PACKAGE`.
+"""Draw the README's picture of an exported page anew, in a browser: `PYTHONPATH=tests python docs/export.py PACKAGE`.
 
 PACKAGE is the npm package onnxruntime-web, as `npm pack` fetches it.
 """
@@ -7,14 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from chromium import chromium
 from selenium.webdriver.support.ui import WebDriverWait
 
 import zsteer
 
 FOLDER = Path(__file__).parent
-sys.path.append(str(FOLDER.parent / "tests"))
-from chromium import chromium  # noqa: E402  # pyright: ignore[reportMissingImports]
-
 FACE = 5
 SLIDERS = {"Eyeglasses": 0.8, "Bangs": 0.5}
 MOVE = """

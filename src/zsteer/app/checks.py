@@ -388,10 +388,15 @@ def invert(cfg: DictConfig) -> None:
         real_number(cfg.optimizer.lr, "optimizer.lr", above=0.0)
     if not 0 < real_number(cfg.shell, "shell") <= 1:
         raise ValueError(f"shell={cfg.shell} must be a share of the samples, above 0 and at most 1")
+    on_one_device(cfg, trainer_words.INVERSION, "rows are not shared by devices here")
+
+
+def on_one_device(cfg: DictConfig, refused: Mapping[str, str], reason: str) -> None:
+    """Precision, the Trainer's arguments and the networks of a command that cannot use several devices."""
     choice(cfg.trainer.precision, "trainer.precision", ("32-true", "64-true"))
-    trainer_words.check(cfg.trainer, trainer_words.INVERSION)
+    trainer_words.check(cfg.trainer, refused)
     if cfg.trainer.get("devices", 1) not in (1, "1"):
-        raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: rows are not shared by devices here")
+        raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: {reason}")
     for role in NETWORKS:
         network(cfg, role)
         trained(cfg, role)
@@ -454,13 +459,7 @@ def explore(cfg: DictConfig) -> None:
         raise ValueError(f"host={cfg.host} must be the name or the address of this machine, as in host=127.0.0.1")
     if cfg.port is not None:
         whole_number(cfg.port, "port", 1, 65535)
-    choice(cfg.trainer.precision, "trainer.precision", ("32-true", "64-true"))
-    trainer_words.check(cfg.trainer, trainer_words.STEERING)
-    if cfg.trainer.get("devices", 1) not in (1, "1"):
-        raise ValueError(f"trainer.devices={cfg.trainer.devices} must be 1: a page steers in one process")
-    for role in NETWORKS:
-        network(cfg, role)
-        trained(cfg, role)
+    on_one_device(cfg, trainer_words.STEERING, "a page steers in one process")
     spelled(cfg.target, "target")
     for role in ("classifier", "judge"):
         if cfg[role] is not None:

@@ -28,13 +28,15 @@ def serve(cfg: DictConfig, commands: Commands, folder: Path) -> None:
         from zsteer.explore.page import application  # Gradio, which takes seconds
 
         studio = Studio(cfg, commands)
-        config = uvicorn.Config(application(studio, folder), log_level="error", timeout_graceful_shutdown=0)
+        config = uvicorn.Config(application(studio, folder), log_level="critical", timeout_graceful_shutdown=0)
         server = uvicorn.Server(config)
-        ended = threading.Event()
+        ended, reasons = threading.Event(), []
 
         def run() -> None:
             try:
                 server.run([door])
+            except Exception as error:  # whatever ends it, which this thread would print and nobody else know
+                reasons.append(f" ({error})")
             finally:
                 ended.set()
 
@@ -44,7 +46,7 @@ def serve(cfg: DictConfig, commands: Commands, folder: Path) -> None:
         print(f"the page is at http://{f'[{host}]' if ':' in host else host}:{port} until Ctrl-C", flush=True)
         try:
             ended.wait()
-            raise ValueError("the server of the page has ended; see above")
+            raise ValueError(f"the server of the page has ended{''.join(reasons)}")
         except BaseException as error:
             studio.close()
             server.should_exit = True
