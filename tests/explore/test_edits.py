@@ -98,7 +98,7 @@ def test_another_order_is_as_if_the_edits_had_been_made_so(edits):
     assert torch.equal(edits.all[-1].end, other.all[-1].end)
 
 
-def test_a_path_is_steered_once_and_only_so_many_are_kept(edits, monkeypatch):
+def test_a_path_is_steered_once_and_only_so_much_memory_is_taken(edits, monkeypatch):
     steered, steer_path = [], shared.steer_path
 
     def counted(session, cfg, noise, told):
@@ -106,11 +106,20 @@ def test_a_path_is_steered_once_and_only_so_many_are_kept(edits, monkeypatch):
         return steer_path(session, cfg, noise, told)
 
     monkeypatch.setattr(shared, "steer_path", counted)
-    monkeypatch.setitem(edits.studio.cfg, "max_paths", 2)
+    edits.choose(replace(edits.aim, penalty_weight=0.1))
+    one = edits.path.num_bytes
+    assert one == 13 * 2 * (4 * 64 + 3 * 64 * 64 + 2 * 4 * 40)  # moments, faces; noise, pixels, logits twice
+    monkeypatch.setitem(edits.studio.cfg, "path_memory", 2.5 * one / 1e6)
+    steered.clear()
     for weight in (0.11, 0.12, 0.11, 0.13, 0.12):
         edits.choose(replace(edits.aim, penalty_weight=weight))
     assert steered == [0.11, 0.12, 0.13, 0.12]
-    assert len(edits.studio._paths) == 2
+    assert edits.studio.num_bytes == 2 * one
+    monkeypatch.setitem(edits.studio.cfg, "path_memory", 0.5 * one / 1e6)  # the newest is kept all the same
+    edits.choose(replace(edits.aim, penalty_weight=0.14))
+    edits.choose(replace(edits.aim, penalty_weight=0.14))
+    assert steered == [0.11, 0.12, 0.13, 0.12, 0.14]
+    assert edits.studio.num_bytes == one
 
 
 def test_a_refusal_changes_nothing(edits):
@@ -148,7 +157,7 @@ def test_an_edit_tells_what_it_reached(edits):
     assert f"{edits.current.gain:+.1f} σ" in chips([], edits.current) and "99" not in chips([], edits.current)
 
 
-@pytest.mark.parametrize("method", ["penalty", "tutorial"])
+@pytest.mark.parametrize("method", ["penalty", "tutorial", "projected"])
 def test_what_is_kept_are_runs_that_steer_makes_again_bit_for_bit(edits, tmp_path, method):
     with pytest.raises(ValueError, match="no edit to keep"):
         keep(edits, tmp_path)

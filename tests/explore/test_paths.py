@@ -27,7 +27,7 @@ def path_of(gains: list[float], start: int) -> SteeredPath:
     )
 
 
-@pytest.mark.parametrize("method", ["penalty", "tutorial"])
+@pytest.mark.parametrize("method", ["penalty", "tutorial", "projected"])
 def test_its_ends_are_those_of_the_runs_bit_for_bit(studio, tmp_path, method):
     noise = studio.first_faces[:2]
     save_file({"noise": noise}, tmp_path / "noise.safetensors")

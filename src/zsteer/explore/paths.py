@@ -41,6 +41,11 @@ class SteeredPath:
     def __len__(self) -> int:
         return len(self.noise)
 
+    @property
+    def num_bytes(self) -> int:
+        """What it keeps in memory, without the logits of unsteered samples, which paths share."""
+        return sum(tensor.nbytes for tensor in (self.noise, self.images, self.seen, self.judged))
+
     def scored_by_classifier(self, moment: int, start: Float[Tensor, "n k"] | None = None) -> Scored:
         """What the steering classifier says of a moment and of the path's start, or other logits there."""
         before = self.seen[self.start] if start is None else start

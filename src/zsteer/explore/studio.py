@@ -21,6 +21,7 @@ from zsteer.networks.inference import best_device, frozen, images_of, noise_of, 
 from zsteer.steering.session import Session, group_of
 from zsteer.steering.start import conditioned_noise
 
+MEGABYTE = 10**6
 NUM_SESSIONS = 4  # that are kept: one for each method, and one more where a regressor takes part
 
 
@@ -128,10 +129,15 @@ class Studio:
             if key not in self._paths:
                 go_on(0.0)
                 self._paths[key] = steer_path(self.session(aim), self.config(aim, len(noise)), noise, go_on)
-                while len(self._paths) > self.cfg.max_paths:
+                while len(self._paths) > 1 and self.num_bytes > self.cfg.path_memory * MEGABYTE:
                     self._paths.popitem(last=False)
             self._paths.move_to_end(key)
             return self._paths[key]
+
+    @property
+    def num_bytes(self) -> int:
+        """What the paths take that are kept."""
+        return sum(path.num_bytes for path in self._paths.values())
 
     def images(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
         """The faces of some noise, in [-1, 1]."""
