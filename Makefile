@@ -7,6 +7,7 @@ RUNS := $(VENV)/.runs-$(notdir $(PYTHON))
 PAGE := $(VENV)/.page-$(notdir $(PYTHON))
 TESTS := $(VENV)/.tests-$(notdir $(PYTHON))
 DOCS := $(VENV)/.docs-$(notdir $(PYTHON))
+RUNTIME := $(lastword $(sort $(wildcard onnxruntime-web-*.tgz)))
 PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -47,7 +48,11 @@ demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
 explore: $(PAGE) ## open a live page: sliders that steer faces
 	$(BIN)/python scripts/explore.py
 
-docs: $(DOCS) ## build the pages of docs into dist/site, and check their links
+# Its 15 MB are not committed: it is made where `npm pack onnxruntime-web` has left its file.
+docs/demo.html: $(PAGE) $(RUNTIME) $(wildcard src/zsteer/pages/* src/zsteer/bundle/*)
+	$(BIN)/python scripts/export.py runtime=$(RUNTIME) page=$@ overwrite=true
+
+docs: $(DOCS) $(if $(RUNTIME),docs/demo.html) ## build the pages of docs into dist/site, and check their links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Pages: dist/site/index.html"
 
@@ -76,8 +81,9 @@ bench: $(TESTS) ## compare speeds, each with its alternative in the same process
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/training.py
 
-pictures: $(RUNS) ## draw the pictures of faces again
+pictures: $(TESTS) ## draw the pictures of faces and of pages again
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m pytest --pictures docs -m browser tests/explore/test_live_page.py tests/pages/test_page_in_browser.py
 
 bundle: $(RUNS) ## train the bundled networks again (about eight hours on two cores)
 	rm -rf outputs/bundle

@@ -1,6 +1,7 @@
 """What MkDocs writes into pages: the keys of every command, from the configs, and the Python API, from its docstrings.
 
-A page has `<!-- keys -->` or `<!-- functions -->` where they belong.
+A page has `<!-- keys -->` or `<!-- functions -->` where they belong, and `<!-- demo -->` where the live demo, if it was
+made, is linked. Pictures that are wide on a desk scroll on a phone.
 """
 
 import inspect
@@ -13,10 +14,14 @@ from textwrap import dedent
 from typing import Any
 
 from omegaconf import OmegaConf
+from PIL import Image
 
 import zsteer
 from zsteer.app.composition import CONFIGS, compose, experiments, groups_of
 
+FOLDER = Path(__file__).parent
+DEMO = FOLDER / "demo.html"
+WIDE = 900  # pixels of a picture whose text a phone's width would make too small
 KINDS = {
     bool: "true or false",
     int: "whole number",
@@ -217,9 +222,30 @@ def members_of(result: type) -> Iterator[tuple[str, str]]:
             yield f"{name}{arguments}", function.__doc__.strip().splitlines()[0]
 
 
+def demo_line() -> str:
+    """The link to the live demo, beside the folder of the page that has it, or how to make it."""
+    if DEMO.exists():
+        return "**[Try one here](../demo.html)**, in this browser."
+    return "`make docs` puts one here where `npm pack onnxruntime-web` has left its file in the clone."
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """MkDocs calls this for every page once it is HTML, here to mark its wide pictures for the style sheet."""
+
+    def marked(tag: re.Match[str]) -> str:
+        with Image.open(FOLDER / Path(tag[1]).name) as picture:
+            return tag[0].replace("<img", '<img class="wide"') if picture.width > WIDE else tag[0]
+
+    return re.sub(r'<img [^>]*src="([^"]+)"[^>]*>', marked, html)
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls this for every page."""
-    for marker, written in {"<!-- keys -->": keys_page, "<!-- functions -->": functions_page}.items():
+    for marker, written in {
+        "<!-- keys -->": keys_page,
+        "<!-- functions -->": functions_page,
+        "<!-- demo -->": demo_line,
+    }.items():
         if marker in markdown:
             markdown = markdown.replace(marker, written())
     return markdown

@@ -1,4 +1,4 @@
-"""A browser without a window or a network, for tests that look at a page and pictures that show one."""
+"""A browser without a window or a network, for tests that look at a page."""
 
 import shutil
 from contextlib import contextmanager

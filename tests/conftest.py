@@ -57,6 +57,30 @@ def browser():
         yield driver
 
 
+@pytest.fixture(scope="session")
+def pictures(request: pytest.FixtureRequest) -> Path | None:
+    """The folder for pictures of pages, if they are wanted: then a test shows its page in full."""
+    folder = request.config.getoption("pictures")
+    return None if folder is None else Path(folder)
+
+
+@pytest.fixture
+def picture(browser, pictures) -> Callable[[str], None]:
+    """`picture("explore.png")` keeps what the browser shows, at its whole height, where pictures are wanted."""
+
+    def keep(name: str) -> None:
+        if pictures is None:
+            return
+        height = browser.execute_script("return document.documentElement.getBoundingClientRect().height")
+        metrics = {"width": 1280, "height": round(height), "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.execute_async_script("setTimeout(arguments[0], 2000)")  # until the last of the moves is shown
+        (pictures / name).write_bytes(browser.get_screenshot_as_png())
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    return keep
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """Reference logits are cached by the test run, not in the user's folder."""
@@ -71,6 +95,7 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="kill every stage and mutate every file, many times")
+    parser.addoption("--pictures", metavar="FOLDER", help="keep there what tests of pages see, for docs")
 
 
 @pytest.fixture(scope="session")

