@@ -49,7 +49,7 @@ explore: $(PAGE) ## open a live page: sliders that steer faces
 	$(BIN)/python scripts/explore.py
 
 # Its 15 MB are not committed: it is made where `npm pack onnxruntime-web` has left its file.
-docs/demo.html: $(PAGE) $(RUNTIME) $(wildcard src/zsteer/pages/* src/zsteer/bundle/*)
+docs/demo.html: $(PAGE) $(RUNTIME) $(wildcard src/zsteer/pages/*.* src/zsteer/bundle/*.*)
 	$(BIN)/python scripts/export.py runtime=$(RUNTIME) page=$@ overwrite=true
 
 docs: $(DOCS) $(if $(RUNTIME),docs/demo.html) ## build the pages of docs into dist/site, and check their links
