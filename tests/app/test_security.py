@@ -86,7 +86,7 @@ def test_what_is_no_bomb_is_left_to_its_reader(tmp_path, text):
     check_aliases(path)
 
 
-@pytest.mark.parametrize("text", ["a: &x\n  b: *x\n", "a: &x [*x]\n", "a: " + 2000 * "[" + "*b" + 2000 * "]"])
+@pytest.mark.parametrize("text", ["a: &x\n  b: *x\n", "a: &x [*x]\n", "a: " + 500 * "[" + "*b" + 500 * "]"])
 def test_what_contains_itself_is_refused(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
