@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zsteer.app.reproduction import Reproduced
     from zsteer.data.faces import Prepared
     from zsteer.evaluation.comparison import Compared
     from zsteer.evaluation.directions import NamedDirections
@@ -131,6 +132,15 @@ def directions(*words: str, config_dir: Folder = None, folder: Folder = None, **
 def export(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Page":
     """A generator and a judge as one page that needs no Python; `page` names its file."""
     return _call("export", words, settings, config_dir, folder)
+
+
+def reproduce(run: str | Path, trust: bool = False, config_dir: Folder = None, folder: Folder = None) -> "Reproduced":
+    """Make a run again from its folder, and say whether it is the same, bit for bit.
+
+    Args:
+        trust: also run classes that the run's config names and zsteer's own configs do not: they are code.
+    """
+    return _call("reproduce", (), {"run": str(run), "trust": trust}, config_dir, folder)
 
 
 def prepare_data(*words: str, config_dir: Folder = None, folder: Folder = None, **settings: Any) -> "Prepared":

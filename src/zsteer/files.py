@@ -12,17 +12,33 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 if TYPE_CHECKING:
     import pandas as pd
 
 BUNDLE = Path(__file__).parent / "bundle"  # the networks that the package ships
 HISTORY = "history.safetensors"  # of a steering run, in its folder
+MOST_VALUES = 10_000  # that the aliases of a YAML file may stand for
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")  # of a training, in its run's folder
 
 
 def is_bundled(checkpoint: object) -> bool:
     """Whether a network's `checkpoint` is one of those that the package ships."""
     return Path(str(checkpoint)).parent == BUNDLE
+
+
+def cache_folder() -> Path:
+    """Where reference logits are kept: `$XDG_CACHE_HOME/zsteer/reference`, or `~/.cache/zsteer/reference`.
+
+    Raises:
+        FileNotFoundError: there is no home either, as for a user that the system does not know.
+    """
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError("no home folder is known") from error
+    return cache / "zsteer" / "reference"
 
 
 @contextmanager
@@ -104,6 +120,35 @@ def recorded_at(checkpoint: str | os.PathLike | None, *place: str) -> Any:
     for key in place:
         found = found.get(key) if isinstance(found, dict) else None
     return found
+
+
+def check_aliases(path: str | os.PathLike) -> None:
+    """Refuse a YAML file whose aliases stand for so much that reading it would take memory without end.
+
+    Raises:
+        ValueError: that is more than 10,000 values, or they stand for what they are in.
+    """
+    text = Path(path).read_text(errors="replace")
+    if "*" not in text:
+        return
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        size = 0 if root is None else _size(root, {})
+    except yaml.YAMLError:  # of which those tell who read it
+        return
+    except RecursionError:
+        raise ValueError(f"{path} nests too deeply, or contains itself") from None
+    if size > MOST_VALUES:
+        raise ValueError(f"{path} has YAML aliases that stand for {size:,} values, more than {MOST_VALUES:,}")
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a YAML node stands for, each as often as it would be copied."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def read_json(path: str | os.PathLike) -> Any:

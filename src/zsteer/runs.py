@@ -9,11 +9,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zsteer.files import LAST_CHECKPOINT, recorded_at
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from zsteer.files import LAST_CHECKPOINT, check_aliases, recorded_at
 
 STEMS = ("generator", "classifier")  # of the weights that runs leave
 # The classes that a file may name. Any other could be made to do anything, and so could what their modules import.
-TRUSTED = re.compile(r"(zsteer\.networks|torchvision\.models)\.\w+")
+TRUSTED = re.compile(r"zsteer\.networks\.\w+|torchvision\.models\.(?!get_)\w+")
+# What torchvision's networks take for weights that they fetch; a run has its own.
+FETCHED = ("weights", "weights_backbone", "pretrained")
 
 
 def is_run(name: str) -> bool:
@@ -62,7 +68,20 @@ def section_of(
                 f"{key}={weights.parent} was trained with {name}, which is neither zsteer's nor torchvision's; choose "
                 f"your config of it too, and give {key}.checkpoint={weights.parent}"
             )
-    return dict(section)
+    return {**section, "network": {name: value for name, value in network.items() if name not in FETCHED}}
+
+
+def read_config(path: Path) -> Any:
+    """A YAML file of a run's folder, whoever wrote it.
+
+    Raises:
+        ValueError: not readable, or with aliases that stand for more than any config.
+    """
+    try:
+        check_aliases(path)
+        return OmegaConf.load(path)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
 
 
 def trained_network(path: Path) -> tuple[Path, dict[str, Any]]:

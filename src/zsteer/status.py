@@ -5,7 +5,7 @@ import re
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,10 +53,13 @@ class Call:
     failures: list[str] = field(default_factory=list)
 
 
-def write_status(folder: Path, state: str, seconds: float, **more: str) -> None:
-    """Write a job's `status.json`."""
+def write_status(
+    folder: Path, state: str, seconds: float, provenance: Mapping[str, Any] | None = None, **more: str
+) -> None:
+    """Write a job's `status.json`, with its provenance where that is known."""
     if is_main_process():
-        write_json(folder / "status.json", {"state": state, **more, "seconds": round(seconds, 3)})
+        known = {"provenance": dict(provenance)} if provenance else {}
+        write_json(folder / "status.json", {"state": state, **more, "seconds": round(seconds, 3), **known})
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -92,27 +95,33 @@ def refuse_completed_sweep(folder: Path) -> None:
             )
 
 
-def write_failure(folder: Path, error: BaseException, seconds: float) -> None:
+def write_failure(
+    folder: Path, error: BaseException, seconds: float, provenance: Mapping[str, Any] | None = None
+) -> None:
     """Write a failed job's `status.json`, with its traceback."""
     trace = "".join(traceback.format_exception(error))
-    write_status(folder, "failed", seconds, error=describe(error), traceback=trace)
+    write_status(folder, "failed", seconds, provenance, error=describe(error), traceback=trace)
 
 
 @contextmanager
-def recorded(folder: Path) -> Iterator[None]:
-    """Keep a job's `status.json` while the block runs; a failure is recorded and passed on."""
+def recorded(folder: Path, provenance: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Keep a job's `status.json` while the block runs; a failure is recorded and passed on.
+
+    Args:
+        provenance: what the run was made of; what the block adds to it is written at its end.
+    """
     started = time.monotonic()
-    write_status(folder, "running", 0.0)
+    write_status(folder, "running", 0.0, provenance)
     try:
         yield
     except BaseException as error:
         cause = memory_told(cause_of(error, folder))
         with suppress(OSError):  # a full disk has no room for that either
-            write_failure(folder, cause, time.monotonic() - started)
+            write_failure(folder, cause, time.monotonic() - started, provenance)
         if cause is not error:
             raise cause from None
         raise
-    write_status(folder, "completed", time.monotonic() - started)
+    write_status(folder, "completed", time.monotonic() - started, provenance)
 
 
 def cause_of(error: BaseException, folder: Path) -> BaseException:

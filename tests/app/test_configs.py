@@ -23,7 +23,7 @@ from zsteer.steering.methods import Method, method_of
 from zsteer.training.fitting import chosen_callbacks
 
 SCRIPTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-NEEDED = {"summarize": ["sweep=nowhere"]}
+NEEDED = {"summarize": ["sweep=nowhere"], "reproduce": ["run=nowhere"]}
 
 
 def choices(group: str) -> list[str]:

@@ -133,6 +133,8 @@ def test_the_wheel_carries_everything_and_runs_from_another_folder(tmp_path):
         "invert",
         "export",
         "explore",
+        "reproduce",
+        "doctor",
     ):
         assert f"zsteer-{name} = zsteer.app.commands:{name.replace('-', '_')}" in entry_points
     assert (tmp_path / "site" / "hydra_plugins" / "zsteer_launchers.py").is_file()  # where Hydra looks for launchers

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from zsteer.app.composition import compose
+from zsteer.app.selftest import save_steered
 from zsteer.networks.checkpoints import save_weights
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.loading import load_network, load_networks
@@ -30,9 +31,13 @@ RATES = "rates/metrics.json"
 
 
 def bundle(trained: Path) -> None:
-    """Write float16 weights, each with its training's config and figures, and the reference logits of the pairs."""
+    """Write float16 weights, each with its training's config and figures, and what is computed from them once.
+
+    That is the reference logits of the pairs, and the steering that every installation has to repeat.
+    """
     for name, (path, group) in SOURCES.items():
         _pack(name, trained, group, path)
+    save_steered()
     for stale in BUNDLED.glob("*.safetensors"):
         stale.unlink()
     # A label; a factor, for which the regressors join in; the published noise.

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from zsteer.app import trainer_words
+from zsteer.app import records, trainer_words
 from zsteer.data import attributes
 from zsteer.data.photos import photo_files
 from zsteer.data.store import SPLIT_CHOICES
@@ -467,6 +467,21 @@ def explore(cfg: DictConfig) -> None:
     condition(cfg)
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
+
+
+def reproduce(cfg: DictConfig) -> None:
+    """Check that a run can be made again.
+
+    Raises:
+        ValueError, FileNotFoundError: see `records.read_record`.
+    """
+    if not isinstance(cfg.run, str):
+        raise ValueError(f"run={cfg.run} must be a run's folder")
+    records.read_record(Path(cfg.run), flag(cfg.trust, "trust"))
+
+
+def doctor(cfg: DictConfig) -> None:
+    """What is wrong is the command's to find."""
 
 
 def summarize(cfg: DictConfig) -> None:

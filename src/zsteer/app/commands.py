@@ -14,12 +14,14 @@ from omegaconf import DictConfig
 from zsteer.app import checks
 from zsteer.app.composition import compose, experiments, known_keys
 from zsteer.app.main import Check, Command, Outcome, Perform
+from zsteer.app.records import read_record
 from zsteer.data.attributes import needs_regressor
 from zsteer.files import is_bundled, is_main_process
 from zsteer.settings import JUDGES, NETWORKS
 from zsteer.sweeps.hydra_internals import own_configs
 
 if TYPE_CHECKING:
+    from zsteer.app.reproduction import Reproduced
     from zsteer.inversion.results import Inverted
     from zsteer.steering.results import Steered
 
@@ -236,6 +238,27 @@ def export(cfg: DictConfig, folder: Path | None) -> Outcome:
     from zsteer.pages.page import export
 
     return export(cfg, folder)
+
+
+REPRODUCED = {made.name: made for made in (steer, sample, invert, evaluate, compare, directions)}
+REPRODUCED |= {made.name: made for made in (train_gan, train_classifier)}
+
+
+@command(checks.reproduce)
+def reproduce(cfg: DictConfig, folder: Path | None) -> "Reproduced":
+    """Make a run again from its folder, and say whether it is the same, bit for bit."""
+    from zsteer.app.reproduction import reproduce
+
+    record = read_record(Path(cfg.run), cfg.trust)
+    return reproduce(record, REPRODUCED[record.command], folder)
+
+
+@command(checks.doctor)
+def doctor(cfg: DictConfig, folder: Path | None) -> Outcome:
+    """Say what of an installation works, and how to mend what does not."""
+    from zsteer.app.doctor import examine
+
+    return examine(cfg, folder)
 
 
 @command(checks.summarize)

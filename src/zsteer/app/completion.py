@@ -6,7 +6,7 @@ from hydra.plugins.completion_plugin import CompletionPlugin
 from hydra.types import RunMode
 
 from zsteer.data.attributes import steerable
-from zsteer.sweeps.hydra_internals import overrides_of
+from zsteer.sweeps.hydra_internals import words_of
 
 NAMED_BY = ("target", "targets", "preserve", "where")
 
@@ -16,7 +16,7 @@ def complete_attributes() -> None:
     of_hydra = CompletionPlugin._query
 
     def query(self: CompletionPlugin, config_name: str | None, line: str) -> list[str]:
-        words = overrides_of(line)
+        words = words_of(line.split())
         key, _, value = words[-1].partition("=") if words and not line.endswith(" ") else ("", "", "")
         if key not in NAMED_BY or "=" not in words[-1]:
             return of_hydra(self, config_name, line)

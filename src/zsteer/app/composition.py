@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from zsteer.data.attributes import resolve
-from zsteer.files import BUNDLE, is_main_process, slug
+from zsteer.files import BUNDLE, check_aliases, is_main_process, slug
 from zsteer.runs import is_run
 from zsteer.settings import JUDGES, NETWORKS
-from zsteer.sweeps.hydra_internals import hydra_of, written
+from zsteer.sweeps.hydra_internals import hydra_of, words_of, written
 
 PACKAGE = Path(__file__).parents[1]
 # A wheel carries the configs inside the package; a clone has them at its root.
@@ -93,6 +93,9 @@ def widths_up_to(size: int, widths: Sequence[int]) -> list[int]:
     return list(widths[: sizes.index(size) + 2])
 
 
+# Commands of a folder, and its key.
+OF_FOLDERS = {"reproduce": "run", "summarize": "sweep"}
+
 RESOLVERS = {
     "accelerator": accelerator,
     "choices": choices,
@@ -119,11 +122,15 @@ def experiments(script: str) -> list[str]:
 def in_full(script: str, words: Sequence[str]) -> list[str]:
     """The words of a command line with short forms in full.
 
-    `experiment=tutorial` means `steer`'s own preset, and `generator=RUN`, a folder, `generator.checkpoint=RUN`.
+    `experiment=tutorial` means `steer`'s own preset, and `generator=RUN`, a folder, `generator.checkpoint=RUN`. What
+    `reproduce` and `summarize` are given without a key is their folder.
     """
     known = experiments(script)
+    bare = {word for word in words_of(words) if "=" not in word and not word.startswith("~")}
 
     def full(word: str) -> str:
+        if script in OF_FOLDERS and word in bare:
+            return f"{OF_FOLDERS[script]}={written(word)}"
         key, equals, names = word.partition("=")
         if key == "experiment" and equals:
             return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
@@ -163,8 +170,12 @@ def naming_unreadable(folder: str | Path | None) -> Iterator[None]:
     """Name the config in a user's folder that cannot be read, where YAML and OmegaConf do not.
 
     Raises:
-        ValueError: a config that is not UTF-8, or nests without end.
+        ValueError: a config that is not UTF-8, or nests or is repeated without end.
     """
+    for depth in ("*", "*/*", "*/*/*") if folder else ():  # no further, so that a folder of runs may lie there too
+        for path in Path(folder or ".").glob(f"{depth}.yaml"):
+            with suppress(OSError):  # of a file that this command may not even choose
+                check_aliases(path)
     try:
         yield
     except (RecursionError, UnicodeDecodeError) as error:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,6 +29,7 @@ from zsteer.app.composition import CONFIGS, in_full, naming_unreadable, own_hydr
 from zsteer.app.folders import TAKEN, FolderTaken, discard_unused, named_folder, write_config
 from zsteer.app.handles import put_files
 from zsteer.app.process import end_with_parent, unfailing_streams
+from zsteer.app.provenance import UNRECORDED, data_noted, provenance_of
 from zsteer.files import LAST_CHECKPOINT, is_main_process
 from zsteer.locks import in_use
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
@@ -129,6 +129,16 @@ class Command:
         put_files(cfg, words)
         self.check(cfg)
 
+    def provenance(
+        self,
+        cfg: DictConfig,
+        words: Sequence[str],
+        config_dir: str | Path | None = None,
+        objects: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """What a run of a config is made of; {} where the command makes nothing that could be made again."""
+        return {} if self.name in UNRECORDED else provenance_of(self.name, cfg, words, config_dir, objects)
+
     @unfailing_streams()
     def from_python(
         self,
@@ -156,10 +166,9 @@ class Command:
             cfg = compose_single(self.name, words)
             self.ready(cfg, words)
             with torch_state_kept():
-                perform = partial(self.perform, **objects)
                 if folder is None:
                     without_folder(cfg)
-                    return perform(cfg, None)
+                    return self.perform(cfg, None, **objects)
                 folder = Path(folder)
                 with ExitStack() as kept:
                     try:
@@ -171,8 +180,9 @@ class Command:
                             f"folder={folder} cannot be written ({error.strerror}); name another"
                         ) from error
                     tell_folder(cfg, folder)
-                    with recorded(folder):
-                        return perform(cfg, folder)
+                    provenance = self.provenance(cfg, words, config_dir, tuple(objects))
+                    with recorded(folder, provenance), data_noted(provenance):
+                        return self.perform(cfg, folder, **objects)
 
 
 def tell_folder(cfg: DictConfig, folder: Path) -> None:
@@ -216,18 +226,24 @@ class Task:
         swept = hydra_cfg.mode == RunMode.MULTIRUN
         if swept:
             self.call.sweep = Path(hydra_cfg.sweep.dir)
+        words, configs, provenance = hydra_cfg.overrides.task, own_configs(), {}
         if not swept:
             self.refuse_at_once(cfg, folder)
+            provenance = self.command.provenance(cfg, words, configs)
         try:
             # Hydra's own launchers and submitit's come here; a single run has its folder already.
-            with in_use(folder, "hydra.sweep.dir") if swept else nullcontext(), recorded(folder):
+            lock = in_use(folder, "hydra.sweep.dir") if swept else nullcontext()
+            with lock, recorded(folder, provenance), data_noted(provenance):
                 if swept:
                     self.refuse_sweep_words(cfg, swept)
-                    self.command.ready(cfg, hydra_cfg.overrides.task)
+                    self.command.ready(cfg, words)
+                    provenance |= self.command.provenance(cfg, words, configs)
                 tell_folder(cfg, folder)
                 result = self.command.perform(cfg, folder)
                 if is_main_process():
                     print(result.report(folder))
+                    if (fault := getattr(result, "fault", None)) is not None:  # found, not made: what to exit with
+                        self.call.failures.append(fault)
                 return objective_of(result.metrics, cfg)
         except BaseException as error:
             self.call.failures.append(f"{folder.name if swept else ''}{': ' if swept else ''}{describe(error)}")

@@ -210,7 +210,11 @@ def _numbers(text: bytes) -> np.ndarray | None:
             return None
 
 
-def _check_complete(sources: Sources, names: set[str], files: np.ndarray) -> None:
+def check_complete(sources: Sources, names: set[str], files: np.ndarray) -> None:
+    """
+    Raises:
+        ValueError: images are missing that the attributes name, or there are others.
+    """
     missing = sorted(file for file in files.tolist() if file.lower() not in names)
     if missing or len(names) != len(files):
         raise ValueError(
@@ -235,7 +239,7 @@ def prepare(root: str | os.PathLike, store: str | os.PathLike, workers: int | No
     check_writable(store, "data.store")
     annotations = read_annotations(sources, store.with_name(f".{store.name}-annotations.npz"))
     names, read = open_images(sources.images)
-    _check_complete(sources, names, annotations.files)
+    check_complete(sources, names, annotations.files)
     expected = decode_image(read, annotations.files[0], sources.images).size
 
     def fill(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from zsteer.data.attributes import CELEBA, LABEL_QUALITY, find, resolve
-from zsteer.data.celeba import celeba_store
+from zsteer.data.celeba import celeba_store, check_complete, find_sources, read_annotations
+from zsteer.data.images import open_images
 from zsteer.data.store import SPLIT_CHOICES, SPLITS, TRAIN, ImageStore
 from zsteer.data.streams import Batches, SequentialBatches, TrainingStream, random_source, share
 from zsteer.settings import choice, whole_number
@@ -106,6 +107,18 @@ class FaceData(LightningDataModule):
         # What an earlier run has used: batches of the stream, images in them, and those of them that were trained on.
         self.start = self.drawn = self.counted = 0
         self._transferred = 0
+
+    @property
+    def place(self) -> Path:
+        """The folder of the store, which may have to be made yet."""
+        return self.root
+
+    def check_sources(self) -> None:
+        """Look for what the store would be made of, without making it.
+
+        Raises:
+            FileNotFoundError, ValueError: something is missing, or does not fit together.
+        """
 
     def open_store(self) -> ImageStore:
         """Open the store, making it if need be; subclasses say how."""
@@ -366,6 +379,13 @@ class ProceduralFaces(FaceData):
         rendering.check_settings(num_train, num_val, num_test, faces_seed, correlation)
         self.settings = (num_train, num_val, num_test, faces_seed, correlation)
 
+    @property
+    def place(self) -> Path:
+        from zsteer.data.procedural import rendering
+
+        *counts, seed, correlation = self.settings
+        return rendering.place(self.root, counts, seed, correlation)[0]
+
     def open_store(self) -> ImageStore:
         from zsteer.data.procedural import rendering
 
@@ -396,8 +416,16 @@ class CelebA(FaceData):
             whole_number(workers, "data.workers", 1)
         self.settings = (store, download, workers)
 
+    @property
+    def place(self) -> Path:
+        return Path(self.settings[0] or self.root / "celeba64")
+
     def open_store(self) -> ImageStore:
         return celeba_store(self.root, *self.settings)
+
+    def check_sources(self) -> None:
+        sources = find_sources(self.root)
+        check_complete(sources, open_images(sources.images)[0], read_annotations(sources).files)
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,16 @@ class ImageFolder(FaceData):
         self.size, self.shares = size, tuple(map(float, shares))
         self.folder = None if store is None else Path(store)
 
+    @property
+    def place(self) -> Path:
+        return self.folder or self.root / self._sources().name
+
+    def check_sources(self) -> None:
+        self._sources()
+
+    def _sources(self) -> Sources:
+        return Sources.find(self.images, self.table, self.size, self.shares)
+
     def open_store(self) -> ImageStore:
         """
         Raises:
@@ -238,7 +248,7 @@ class ImageFolder(FaceData):
         if self.folder is not None and is_complete(self.folder) and not self.images.exists():
             now: Mapping[str, Any] = {"size": self.size}  # the images may be deleted once they are converted
         else:
-            sources = Sources.find(self.images, self.table, self.size, self.shares)
+            sources = self._sources()
             if self.folder is None:
                 return folder_store(sources, self.root / sources.name, "data.root", self.workers)
             if not is_complete(self.folder):

@@ -5,8 +5,9 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ PARTS = ("images", "targets", "splits")  # of a store, each a file of NumPy's
 
 # Images that are made, and recorded as made, at a time.
 _CHUNK = 256
+
+# Images that a fingerprint looks at.
+_SAMPLED = 64
+
+# Where stores are noted that are opened, each list for one block of `opened_stores`.
+_NOTED: "list[list[ImageStore]]" = []
 
 # The images and targets of some indices: uint8 [m, 3, h, w] and float32 [m, K].
 Fill = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -78,7 +85,10 @@ class ImageStore:
                 raise ValueError(f"{folder}/{name} is {found}, not {wanted}; delete the store and prepare it again")
         if splits.max(initial=0) >= len(SPLITS):
             raise ValueError(f"{folder}/splits.npy has other numbers than 0, 1 and 2; prepare the store again")
-        return cls(folder, images, np.array(targets), np.array(splits), names, protocol)
+        store = cls(folder, images, np.array(targets), np.array(splits), names, protocol)
+        for noted in _NOTED:
+            noted.append(store)
+        return store
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -94,6 +104,25 @@ class ImageStore:
     def counts(self) -> dict[str, int]:
         """The number of images of each split."""
         return {name: int((self.splits == split).sum()) for split, name in enumerate(SPLITS)}
+
+    def fingerprint(self) -> str:
+        """16 hex digits of all targets and splits, and of 64 images, evenly taken: all of them would take seconds."""
+        digest = hashlib.sha256(f"{self.images.shape} {self.names} {self.protocol}".encode())
+        sampled = self.images[np.linspace(0, len(self) - 1, min(_SAMPLED, len(self))).astype(int)]
+        for part in (self.targets, self.splits, sampled):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@contextmanager
+def opened_stores() -> Iterator[list[ImageStore]]:
+    """The stores that are opened while the block runs."""
+    noted: list[ImageStore] = []
+    _NOTED.append(noted)
+    try:
+        yield noted
+    finally:
+        _NOTED[:] = [other for other in _NOTED if other is not noted]
 
 
 def is_complete(folder: str | os.PathLike) -> bool:

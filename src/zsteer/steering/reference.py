@@ -5,7 +5,6 @@ fingerprints: the bundle's in the package, everyone else's in the user's cache f
 """
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from zsteer.files import BUNDLE, atomic_write, is_main_process
+from zsteer.files import BUNDLE, atomic_write, cache_folder, is_main_process
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import BATCH_SIZE, check_finite, frozen, noise_of, z_dim_of
 from zsteer.networks.memory import in_parts
@@ -28,19 +27,6 @@ BUNDLED = BUNDLE / "reference"
 Device = torch.device | str
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/zsteer/reference`, or `~/.cache/zsteer/reference`.
-
-    Raises:
-        FileNotFoundError: there is no home either, as for a user that the system does not know.
-    """
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        raise FileNotFoundError("no home folder is known") from error
-    return cache / "zsteer" / "reference"
 
 
 def reference_logits(

@@ -58,9 +58,9 @@ def own_configs() -> str | None:
     return given.config_dir or given.config_path
 
 
-def overrides_of(line: str) -> list[str]:
-    """The words of a command line that are no options, as typed so far."""
-    return get_args_parser().parse_known_args(line.split())[0].overrides
+def words_of(line: Sequence[str]) -> list[str]:
+    """The words of a command line that are neither options nor their values."""
+    return get_args_parser().parse_known_args(list(line))[0].overrides
 
 
 class Composer:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 
 from zsteer.files import HISTORY, read_json
+from zsteer.runs import read_config
 from zsteer.status import read_status
 
 Row = dict[str, Any]
@@ -57,5 +57,5 @@ def _damaged(path: Path) -> dict[str, Any]:
 def given_to(job: Path) -> dict[str, str]:
     """What a job was given on the command line."""
     overrides = job / ".hydra" / "overrides.yaml"
-    given = OmegaConf.load(overrides) if overrides.is_file() else []
+    given = read_config(overrides) if overrides.is_file() else []
     return {key.lstrip("+~"): value for key, _, value in (str(override).partition("=") for override in given)}

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from zsteer.files import atomic_write, is_main_process, read_json
 from zsteer.locks import in_use
+from zsteer.runs import read_config
 from zsteer.status import describe, refuse_completed_sweep, write_failure
 from zsteer.sweeps.hydra_internals import Composer
 from zsteer.sweeps.jobs import state_of
@@ -27,7 +28,7 @@ from zsteer.sweeps.jobs import state_of
 class Launched:
     """One job of a sweep: its overrides, its config (with Hydra's own section), its folder, and what became of it.
 
-    `kept` holds the lock of the folder while this process writes into it.
+    `kept` holds the lock of the folder while this process writes into it; `provenance` is for its `status.json`.
     """
 
     overrides: list[str]
@@ -37,6 +38,7 @@ class Launched:
     result: Any = None
     error: BaseException | None = None
     kept: ExitStack = field(default_factory=ExitStack)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def completed(self) -> bool:
@@ -57,7 +59,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         # The task is an `app.main.Task`.
-        self.call, self.check = self.task.call, self.task.command.ready
+        self.call, self.check, self.provenance = self.task.call, self.task.command.ready, self.task.command.provenance
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.first == 0 and not self.call.resumed:  # later batches of a search find those before
             refuse_completed_sweep(self.folder)
@@ -97,7 +99,7 @@ class Sweep:
         all_known = self.grid and self.config.hydra.sweeper.get("max_batch_size") is None
         for status in self.folder.glob("*/status.json") if self.call.resumed else ():
             saved = status.parent / ".hydra" / "overrides.yaml"
-            words = OmegaConf.to_container(OmegaConf.load(saved)) if saved.is_file() else None
+            words = OmegaConf.to_container(read_config(saved)) if saved.is_file() else None
             mine = known.get(status.parent.name)
             if (mine is None and all_known) or (mine is not None and words not in (None, mine)):
                 raise ValueError(
@@ -149,7 +151,7 @@ class Sweep:
         job.kept.close()
         # A full disk has no room for that either, and a folder that another run has is not ours to write into.
         with suppress(OSError, ValueError), in_use(job.folder, "hydra.sweep.dir"):
-            write_failure(job.folder, error, seconds)
+            write_failure(job.folder, error, seconds, job.provenance)
 
     def returns(self) -> list[JobReturn]:
         """What Hydra's sweeper gets of each job: its objective or figures, or its error.

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from optuna.trial import TrialState
 
 from zsteer.files import atomic_write, read_json, slug
+from zsteer.runs import read_config
 from zsteer.settings import whole_number
 from zsteer.status import read_status, refuse_completed_sweep
 from zsteer.sweeps.launching import objective_of
@@ -54,7 +55,7 @@ class Search:
     def _enter_folder(self) -> None:
         """Make the folder this search's, unless it is already."""
         started = self.folder / CONFIG
-        known = started.is_file() and _identity(OmegaConf.load(started)) == _identity(self.config)
+        known = started.is_file() and _identity(read_config(started)) == _identity(self.config)
         if self.call.resumed and not known:
             raise ValueError(
                 f"resume={self.folder} holds another search; resume with the words that it was started with"
@@ -106,7 +107,7 @@ class Search:
         self.sweeper.sampler.reseed_rng()  # which would draw again what it has drawn
         jobs: dict[frozenset[str], tuple[Path, list[str]]] = {}
         for written in self.folder.glob("*/.hydra/overrides.yaml"):
-            given = [str(word) for word in OmegaConf.load(written)]
+            given = [str(word) for word in read_config(written)]
             jobs[frozenset(given)] = (written.parents[1], given)
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             words = frozenset(f"{key}={value}" for key, value in {**trial.params, **trial.user_attrs}.items())

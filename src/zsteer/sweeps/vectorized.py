@@ -12,6 +12,7 @@ from tqdm import tqdm
 from zsteer.files import is_main_process
 from zsteer.settings import whole_number
 from zsteer.status import interrupt_of, write_status
+from zsteer.sweeps.hydra_internals import own_configs
 from zsteer.sweeps.launching import Launched, Sweep, kept_objective, objective_of
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
     for job in jobs:
         try:
             sweep.begin(job)
+            job.provenance = sweep.provenance(job.cfg, job.overrides, own_configs())
             ready = session.job(job.cfg)
         except Exception as error:
             failed(job, error)
@@ -85,7 +87,7 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
     started = time.monotonic()
     for launched, _ in batch:
         with suppress(OSError):  # a disk that is full now may not be when there is something to say
-            write_status(launched.folder, "running", 0.0)
+            write_status(launched.folder, "running", 0.0, launched.provenance)
     rows = sum(len(job.noise) for _, job in batch)
 
     def show(step: int) -> None:
@@ -127,7 +129,7 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
                     outcome.log(loggers)
                     outcome.write(launched.folder)
             launched.result = objective_of(outcome.metrics, launched.cfg)
-            write_status(launched.folder, "completed", share)
+            write_status(launched.folder, "completed", share, launched.provenance)
             launched.kept.close()
         except Exception as error:
             sweep.fail(launched, error, share)

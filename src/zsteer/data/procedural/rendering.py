@@ -39,10 +39,10 @@ def procedural_store(
         ValueError: a number out of range, or an unknown correlation.
     """
     counts = check_settings(num_train, num_val, num_test, seed, correlation)
-    folder, made = _place(root, counts, seed, correlation)
+    folder, made = place(root, counts, seed, correlation)
     if only in SPLITS and not is_complete(folder):
         counts = [count if split == only else 0 for split, count in zip(SPLITS, counts, strict=True)]
-        folder, made = _place(root, counts, seed, correlation)
+        folder, made = place(root, counts, seed, correlation)
     splits = np.repeat(np.arange(3), counts)
     offsets = _SPLIT_STRIDE * np.arange(3) - np.cumsum([0, *counts[:-1]])
 
@@ -67,7 +67,7 @@ def people_of(split: str, numbers: torch.Tensor, seed: int, correlation: str) ->
     return people(numbers + _SPLIT_STRIDE * SPLITS.index(split), seed, correlation)
 
 
-def _place(root: str | os.PathLike, counts: list[int], seed: int, correlation: str) -> tuple[Path, dict[str, object]]:
+def place(root: str | os.PathLike, counts: list[int], seed: int, correlation: str) -> tuple[Path, dict[str, object]]:
     """Where the store of some faces is, and what it is made of."""
     source = b"".join(Path(str(module.__file__)).read_bytes() for module in (population, drawing))
     renderer = hashlib.sha256(source + repr((RATES, EXCLUSIVE)).encode()).hexdigest()[:16]
