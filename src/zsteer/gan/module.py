@@ -16,7 +16,7 @@ from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred
 from zsteer.gan.regularizers import Prepared, Regularizer
 from zsteer.gan.schedules import Cosine, Setting, value
 from zsteer.networks.conditional import ConditionalGenerator, condition_of, conditioned
-from zsteer.networks.inference import channels_last, copied, noise_of, num_free, z_dim_of
+from zsteer.networks.inference import channels_last, copied, noise_of, z_dim_of
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
 
