@@ -207,6 +207,7 @@ def main() -> None:
         options = {
             "condition": (told,),
             "condition, supervised": (told, "regularizer=supervised"),
+            "description": ("description=classifier",),
             **{name: (f"regularizer={name}",) for name in ("infogan", "hessian_penalty", "orojar")},
         }
         bare, *others = alternate(

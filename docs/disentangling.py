@@ -24,6 +24,7 @@ FACTORS = f"attributes=[{','.join([*TARGETS, 'hair_length'])}]"
 PRESETS = {  # of train_gan, and of compare: how the generators that they train are controlled
     "unregularised": "one_number",
     "conditional": "told",
+    "described": "one_number",
     "supervised_numbers": "one_number",
     "infogan": "one_number",
     "hessian_penalty": "one_number",

@@ -15,6 +15,7 @@ from zsteer.data.faces import FaceData
 from zsteer.data.store import build_store
 from zsteer.gan import module as gan
 from zsteer.gan.callbacks import SampleGrid, samples
+from zsteer.gan.description import Description
 from zsteer.gan.losses import (
     AdversarialLoss,
     bce_discriminator,
@@ -58,12 +59,12 @@ class TinyGenerator(nn.Module):
 
 
 class TinyDiscriminator(nn.Module):
-    def __init__(self):
+    def __init__(self, num_conditions=0):
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 1))
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 1 + num_conditions))
 
     def forward(self, images):
-        return self.layers(images).flatten()
+        return self.layers(images).squeeze(1)
 
 
 class BlackGenerator(nn.Module):
@@ -112,7 +113,9 @@ class Rows(Logger):
 def make(seed=0, loss=BCE, **settings):
     torch.manual_seed(seed)
     adam = partial(torch.optim.Adam, lr=0.05, betas=(0.5, 0.99))
-    return GANModule(TinyGenerator(), TinyDiscriminator(), adam, adam, loss, **settings)
+    told = settings.get("description")
+    discriminator = TinyDiscriminator(0 if told is None else len(told.names))
+    return GANModule(TinyGenerator(), discriminator, adam, adam, loss, **settings)
 
 
 def module_of(name, seed=0, **settings):
@@ -539,7 +542,7 @@ def test_noise_is_reproducible():
 
 def test_noise_is_new_at_each_draw_and_iteration_and_standard_normal():
     module = make()
-    targets = torch.zeros(4000, 1)
+    targets = torch.zeros(4000, 0)
     one, other = module.draw_noise(targets), module.draw_noise(targets)
     module.num_iterations, module._draws = 1, 0
     later = module.draw_noise(targets)
@@ -659,31 +662,34 @@ class Head(nn.Module):
         return self.layer(images.flatten(1))
 
 
-def supervised(folder):
-    """By a classifier that looks at the pixels as they are."""
+def looks(folder):
+    """A classifier's section that looks at the pixels as they are."""
     layers = [{"_target_": "torch.nn.Flatten"}, {"_target_": "torch.nn.Linear", "in_features": 12, "out_features": 2}]
     save_weights(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), folder / "classifier.safetensors", {})
     section = {"network": {"_target_": "torch.nn.Sequential", "_args_": layers}, "attributes": ["Smiling", "Male"]}
-    section |= {"checkpoint": str(folder / "classifier.safetensors"), "checkpoint_key": None}
-    return Supervised(section, indices={"Male": 1})
+    return section | {"checkpoint": str(folder / "classifier.safetensors"), "checkpoint_key": None}
 
 
 REGULARIZERS = {
     "infogan": lambda _: InfoGAN(Head, num_gaussian=1, categories=[2]),
     "hessian_penalty": lambda _: HessianPenalty(),
     "orojar": lambda _: OrthogonalJacobian(),
-    "supervised": supervised,
+    "supervised": lambda folder: Supervised(looks(folder), indices={"Male": 1}),
+}
+OPTIONS = {
+    **{name: lambda folder, name=name: {"regularizers": {name: REGULARIZERS[name](folder)}} for name in REGULARIZERS},
+    "description": lambda folder: {"description": Description(looks(folder))},
 }
 
 
-@pytest.mark.parametrize("name", REGULARIZERS)
-def test_a_resumed_training_with_a_regularizer_equals_one_without_a_break(name, faces, tmp_path):
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_resumed_training_with_an_option_equals_one_without_a_break(name, faces, tmp_path):
     def save(trainer, module):
         if module.num_iterations == 3:
             trainer.save_checkpoint(tmp_path / "part.ckpt")
 
     torch.manual_seed(1)
-    whole, resumed = (make(seed, regularizers={name: REGULARIZERS[name](tmp_path)}, clip_norm=1.0) for seed in (0, 4))
+    whole, resumed = (make(seed, **OPTIONS[name](tmp_path), clip_norm=1.0) for seed in (0, 4))
     resumed.seed = whole.seed
     first = weights(whole.trained_regularizers)
     for module, path in ((whole, None), (resumed, tmp_path / "part.ckpt")):
@@ -711,11 +717,11 @@ def test_a_regularizers_weight_may_follow_a_schedule():
             return images.mean()
 
     module = make(regularizers={"brightness": Brightness()})
-    noise = torch.zeros(BATCH, 1)
-    without, _ = make().generator_loss(torch.zeros(BATCH, 3, 2, 2), noise)
+    untold = torch.zeros(BATCH, 0)
+    without, _ = make().generator_loss(torch.zeros(BATCH, 3, 2, 2), untold)
     for images, weight in ((0, 0.0), (5 * BATCH, 500.0), (20 * BATCH, 1000.0)):
         module.num_images, module._draws = images, 0
-        loss, terms = module.generator_loss(torch.zeros(BATCH, 3, 2, 2), noise)
+        loss, terms = module.generator_loss(torch.zeros(BATCH, 3, 2, 2), untold)
         torch.testing.assert_close(loss, without + weight * terms["brightness"], rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="gan.regularizers.brightness.weight=-1 must be a finite number, 0 or more"):
         Brightness.weight = -1

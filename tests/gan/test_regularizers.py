@@ -10,7 +10,7 @@ from torch import nn
 
 from zsteer.data.faces import FaceData
 from zsteer.data.store import build_store
-from zsteer.gan.regularizers import HessianPenalty, InfoGAN, OrthogonalJacobian, Supervised, at_quantile
+from zsteer.gan.regularizers import HessianPenalty, InfoGAN, OrthogonalJacobian, Supervised
 from zsteer.networks.checkpoints import load_weights, save_weights
 from zsteer.networks.conditional import conditioned
 from zsteer.networks.tutorial import Classifier, Generator
@@ -41,13 +41,6 @@ def section(tmp_path):
 
     regressor = {**network("regressor", 1), "attributes": ["height"], "scale": 8.0}
     return {**network("classifier", 2), "attributes": ["Smiling", "Male"], "regressor": regressor}
-
-
-def test_quantiles_are_interpolated_as_elsewhere():
-    values = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort(dim=0).values
-    shares = torch.tensor([[0.0, 1.0], [0.31, 0.5], [0.999, 0.01]], dtype=torch.float64)
-    wanted = [[np.quantile(values[:, column], share) for column, share in enumerate(row)] for row in shares.tolist()]
-    torch.testing.assert_close(at_quantile(values, shares), torch.tensor(wanted, dtype=torch.float64))
 
 
 def test_what_a_classifier_sees_is_compared_with_condition_and_tied_numbers(data, section):

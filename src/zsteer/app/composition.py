@@ -8,16 +8,17 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from zsteer.data.attributes import resolve
+from zsteer.data.attributes import resolve, steerable
 from zsteer.files import BUNDLE, check_aliases, is_main_process, slug
 from zsteer.runs import is_run
 from zsteer.settings import JUDGES, NETWORKS
@@ -96,6 +97,13 @@ def widths_up_to(size: int, widths: Sequence[int]) -> list[int]:
 # Commands of a folder, and its key.
 OF_FOLDERS = {"reproduce": "run", "summarize": "sweep"}
 
+
+def num_told(condition: Any, description: Mapping[str, Any] | None) -> int:
+    """How many numbers a discriminator is told of an image."""
+    named = len(resolve(condition, "gan.condition")) if condition else 0
+    return named + (0 if description is None else len(steerable(description["classifier"], "classifier")))
+
+
 RESOLVERS = {
     "accelerator": accelerator,
     "choices": choices,
@@ -105,7 +113,7 @@ RESOLVERS = {
     "reciprocal": lambda number: 1 / number,
     "times": lambda one, other: one * other,
     "outputs": lambda attributes: len(resolve(attributes)),
-    "count": lambda names: len(resolve(names, "gan.condition")) if names else 0,
+    "told": num_told,
     "widths": widths_up_to,
     "bundled": lambda name: str(BUNDLE / name),
 }

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from zsteer.data.faces import FaceData
 from zsteer.data.streams import random_source
+from zsteer.gan.description import Description
 from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
 from zsteer.gan.regularizers import Prepared, Regularizer
 from zsteer.gan.schedules import Cosine, Setting, value
 from zsteer.networks.conditional import ConditionalGenerator, condition_of, conditioned
-from zsteer.networks.inference import channels_last, copied, noise_of, num_free, z_dim_of
+from zsteer.networks.inference import channels_last, copied, noise_of, z_dim_of
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
 
@@ -46,6 +47,8 @@ class GANModule(LightningModule):
         regularizers: terms to be added to the generator's loss, by name, each times its weight.
         condition: names of the data's targets that both networks are told: the generator at the end of its noise, whose
             `z_dim` counts them, the discriminator by projection (see `zsteer.networks`).
+        description: of the real images, which both networks are told in the same way; the generator is drawn from by
+            standard normal noise.
         augment: of the images that the discriminator sees, real and generated; differentiable.
         compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
         seed: of the random numbers.
@@ -72,6 +75,7 @@ class GANModule(LightningModule):
         schedules: Mapping[str, Cosine] | None = None,
         regularizers: Mapping[str, Regularizer] | None = None,
         condition: str | Sequence[str] = (),
+        description: Description | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         compiled: bool = False,
         seed: int = 0,
@@ -108,7 +112,15 @@ class GANModule(LightningModule):
         self.trained_regularizers = nn.ModuleDict(
             {name: part for name, part in self.regularizers.items() if isinstance(part, nn.Module)}
         )
-        self.num_conditions = self.z_dim - num_free(generator)
+        self.description = description
+        self.num_conditions = len(condition_of(generator) if description is None else description.names)
+        if description is not None and condition_of(generator):
+            raise ValueError("gan.description says what gan.condition says; keep one of them")
+        if self.num_conditions >= self.z_dim:
+            raise ValueError(
+                f"gan.description has {self.num_conditions} numbers, which must be fewer than generator.network.z_dim="
+                f"{self.z_dim}"
+            )
         self.seed = seed
         self.num_iterations = 0
         self.num_images = 0  # real ones that the discriminator was trained on
@@ -125,7 +137,7 @@ class GANModule(LightningModule):
         """
         if data.batch_size % self.accumulate:
             raise ValueError(f"gan.accumulate={self.accumulate} must divide data.batch_size={data.batch_size}")
-        if self.num_conditions:
+        if condition_of(self.generator):
             data.attributes, data.attributes_key = condition_of(self.generator), "gan.condition"
         data.extra_batches = int(self.loss.paired)
         data.batches_per_step = self.batches_per_iteration
@@ -136,7 +148,8 @@ class GANModule(LightningModule):
         Raises:
             ValueError: they do not fit, or some of the conditions are missing.
         """
-        taken: dict[int, str] = {}
+        first_told = self.z_dim - self.num_conditions
+        taken = dict.fromkeys(range(first_told, self.z_dim), "description") if self.description is not None else {}
         for name, regularizer in self.regularizers.items():
             for number in sorted(getattr(regularizer, "numbers", ())):
                 if number in taken:
@@ -148,7 +161,9 @@ class GANModule(LightningModule):
         for regularizer in self.regularizers.values():
             if isinstance(regularizer, Prepared):
                 regularizer.prepare(self.generator, data)
-        if not self.num_conditions:
+        if self.description is not None:
+            self.description.prepare(data)
+        if not condition_of(self.generator):
             return
         targets = data.train_targets()
         for name, values in zip(data.names, targets.T, strict=True):
@@ -181,10 +196,13 @@ class GANModule(LightningModule):
         """One of the generator's, whose type and device its noise has; not a whole number, say."""
         return next(weight for weight in self.generator.parameters() if weight.is_floating_point())
 
+    def told_of(self, images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n t"]) -> Float[Tensor, "n k"]:
+        """What both networks are told of real images: the condition, their description, or nothing."""
+        return targets[:, : self.num_conditions] if self.description is None else self.description(images)
+
     def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
-        """Standard normal noise for images that shall have these targets, which condition it or do not matter."""
-        noise = self.draw(len(targets), torch.randn, self.z_dim - self.num_conditions)
-        return torch.cat([noise, targets], dim=1) if self.num_conditions else noise
+        """Standard normal noise, and at its end what the generator is told."""
+        return torch.cat([self.draw(len(targets), torch.randn, self.z_dim - self.num_conditions), targets], dim=1)
 
     def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
         """Noise to look at samples of."""
@@ -205,9 +223,9 @@ class GANModule(LightningModule):
                     f"it must give 1 + {self.num_conditions} numbers for each, one of them for each of gan.condition"
                 )
             # Around their means, and all of them together as much as one: else they drown what the image is by itself.
-            assert isinstance(self.generator, ConditionalGenerator)
-            usual = self.generator.examples.mean(dim=0)
-            logits = logits[:, 0] + (logits[:, 1:] * (targets - usual)).sum(dim=1) / self.num_conditions**0.5
+            if isinstance(self.generator, ConditionalGenerator):
+                targets = targets - self.generator.examples.mean(dim=0)
+            logits = logits[:, 0] + (logits[:, 1:] * targets).sum(dim=1) / self.num_conditions**0.5
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # losses need more than bfloat16's digits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
@@ -216,6 +234,8 @@ class GANModule(LightningModule):
         optimizer_g, optimizer_d = optimizers
         self._draws = 0
         self._follow_schedules(optimizers)
+        images, targets = batch
+        batch = (images, self.told_of(images, targets))
         batches = list(zip(*(part.chunk(self.batches_per_iteration) for part in batch), strict=True))
         num_images = self.discriminator_steps * len(batches[0][0]) * self.trainer.world_size
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from zsteer.data import attributes
 from zsteer.data.faces import FaceData, scale
+from zsteer.gan.quantiles import at_quantile, normal_cdf
 from zsteer.gan.schedules import Setting
 from zsteer.networks.conditional import condition_of
 from zsteer.networks.inference import frozen, num_free, z_dim_of
@@ -145,18 +146,6 @@ class Supervised:
                 seen[:, num:] / sigma, at_quantile(quantiles, normal_cdf(places)) / sigma, reduction="sum"
             ) / len(seen)
         return term
-
-
-def normal_cdf(values: Tensor) -> Tensor:
-    """Φ, the share of a standard normal distribution below each value."""
-    return torch.special.ndtr(values)
-
-
-def at_quantile(quantiles: Float[Tensor, "m k"], shares: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """The values below which these shares of each sorted column lie, interpolated linearly."""
-    place = shares.to(quantiles) * (len(quantiles) - 1)
-    low = place.floor().long().clamp(0, len(quantiles) - 2)
-    return torch.lerp(quantiles.gather(0, low), quantiles.gather(0, low + 1), place - low)
 
 
 class InfoGAN(nn.Module):

@@ -1,0 +1,64 @@
+"""What a classifier sees of an image, as standard normal numbers that a GAN's two networks can be told."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from omegaconf import OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from zsteer.data.attributes import steerable
+from zsteer.data.faces import FaceData, scale
+from zsteer.gan.quantiles import normal_quantile, share_below
+from zsteer.networks.inference import frozen
+from zsteer.networks.loading import load_classifier
+
+NUM_IMAGES = 4096  # of the data, over which the numbers are standard normal
+BATCH_SIZE = 256
+
+
+class Description:
+    """What a classifier sees of an image, as numbers that are standard normal and uncorrelated over the data.
+
+    Each of the classifier's outputs becomes the quantile of a normal distribution that it is over the data (a Gaussian
+    copula), and these become uncorrelated by R^(−½), R being their correlations: of all such numbers those that are
+    the nearest to what they were (ZCA-cor; Kessy et al. 2018). So number k is of attribute k, and noise is as good as
+    the description of an image. An image's neighbours in what a network sees of it are told apart likewise by Casanova
+    et al. 2021 ("Instance-Conditioned GAN").
+
+    Args:
+        classifier: a config's section, as of `steer`; its regressor's outputs come last.
+    """
+
+    def __init__(self, classifier: Mapping[str, Any]):
+        self.section = OmegaConf.create(dict(classifier))
+        self.names = steerable(self.section, "classifier")
+
+    @torch.no_grad()
+    def prepare(self, data: FaceData) -> None:
+        """Look at the data.
+
+        Raises:
+            ValueError, FileNotFoundError: see `load_classifier`.
+        """
+        last = self.names[-1]  # a regressor's, if there is one, which joins for it
+        self._network = load_classifier(self.section, "classifier", data.example, last).network
+        batches = data.split_batches("train", BATCH_SIZE, NUM_IMAGES)
+        shown = tqdm(batches, desc="Looking at the train images", leave=False)
+        seen = torch.cat([self._seen(scale(images)) for images, _ in shown])
+        self._quantiles = seen.sort(dim=0).values
+        variances, axes = torch.linalg.eigh(self._normal(seen).double().T.corrcoef())
+        self._whitening = ((axes * variances.rsqrt()) @ axes.T).float()
+
+    def _seen(self, images: Tensor) -> Float[Tensor, "n k"]:
+        return frozen(self._network, torch.float32, images.device)(images.float())
+
+    def _normal(self, seen: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        return normal_quantile(share_below(self._quantiles.to(seen), seen))
+
+    @torch.no_grad()
+    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """The numbers that describe images."""
+        return self._normal(self._seen(images)) @ self._whitening.to(images.device)
