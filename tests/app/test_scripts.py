@@ -157,12 +157,9 @@ def fetch(address, **content):
         return json.loads(body) if answer.headers.get_content_type() == "application/json" else body
 
 
-def test_tensorboard_shows_a_sweep_under_readable_names(tmp_path):
-    folder = tmp_path / "sweep"
-    run(
-        *(sys.executable, "scripts/steer.py", "-m", "target=Smiling,Eyeglasses", "penalty_weight=0,0.1,1"),
-        *("num_steps=2", "num_images=2", f"hydra.sweep.dir={folder}"),
-    )
+def test_tensorboard_shows_a_sweep_under_readable_names(command, tmp_path):
+    words = ("target=Smiling,Eyeglasses", "penalty_weight=0,0.1,1", "num_steps=2", "num_images=2")
+    folder = command("steer", *words, sweep=True).folder
     jobs = {path.parent.name for path in folder.glob("*/metrics.json")}
     assert len(jobs) == 6
     assert "1_target-Smiling_penalty_weight-0.1_num_steps-2_num_images-2" in jobs
