@@ -84,7 +84,7 @@ def test_help_and_config_errors_come_without_importing_torch(tmp_path, words):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "said"), [(signal.SIGHUP, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
 def test_a_run_that_is_ended_says_so_and_does_not_exit_as_if_all_were_well(tmp_path, number, code, said):
     words = ("num_steps=5000", "judge=none", "trainer=cpu", f"hydra.run.dir={tmp_path / 'run'}")
