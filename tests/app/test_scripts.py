@@ -64,6 +64,9 @@ def test_somebody_elses_networks_are_steered_without_a_change_to_the_code(tmp_pa
         *(sys.executable, "scripts/steer.py", "--config-dir", tmp_path / "configs", "generator=mine"),
         *("classifier=mine", "judge=none", "target=Red", "num_steps=5", f"hydra.run.dir={tmp_path / 'run'}"),
         PYTHONPATH=str(tmp_path),
+        LC_ALL="C",
+        PYTHONCOERCECLOCALE="0",
+        PYTHONUTF8="0",  # so that text is ASCII unless told otherwise
     )
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["target"] == "red"

@@ -50,7 +50,7 @@ def job_name(words: Sequence[str]) -> str:
 
 def explained(script: str) -> str:
     """What a script's config says of its keys, without the choice of groups and Hydra's own section; for `--help`."""
-    blocks = (CONFIGS / f"{script}.yaml").read_text().split("\n\n")
+    blocks = (CONFIGS / f"{script}.yaml").read_text(encoding="utf-8").split("\n\n")
     head, _, _ = blocks[0].partition("defaults:")
     own = [block for block in blocks[1:] if not block.startswith("hydra:")]
     return "\n\n".join([head.rstrip(), *own]).replace("$", "$$")  # which Hydra takes for its own
@@ -147,7 +147,7 @@ def known_keys(script: str) -> frozenset[str]:
 
 def _packages(group: Path) -> bool:
     """Whether a group's files say where in the config they belong, which else is under the group's name."""
-    return all(path.read_text().startswith("# @package") for path in group.rglob("*.yaml"))
+    return all(path.read_text(encoding="utf-8").startswith("# @package") for path in group.rglob("*.yaml"))
 
 
 @contextmanager
