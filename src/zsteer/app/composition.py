@@ -15,6 +15,8 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from zsteer.data.attributes import resolve
@@ -56,6 +58,7 @@ def explained(script: str) -> str:
     return "\n\n".join([head.rstrip(), *own]).replace("$", "$$")  # which Hydra takes for its own
 
 
+@cache
 def groups_of(script: str) -> dict[str, str]:
     """The groups of a script's config, without those of presets and of folders, and what it chooses of each."""
     defaults = OmegaConf.load(CONFIGS / f"{script}.yaml").defaults
@@ -120,11 +123,16 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
     """The words of a command line with short forms in full.
 
     `experiment=tutorial` means `steer`'s own preset, and `generator=RUN`, a folder, `generator.checkpoint=RUN`.
+
+    Raises:
+        ValueError: what is chosen of a group is no name, which Hydra would not say of which group.
     """
     known = experiments(script)
 
     def full(word: str) -> str:
         key, equals, names = word.partition("=")
+        if (group := key.lstrip("+")) in ("experiment", *groups_of(script)):
+            refuse_nameless(group, word)
         if key == "experiment" and equals:
             return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
         if key not in {*NETWORKS, *JUDGES}:
@@ -134,6 +142,23 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
         return f"{key}.checkpoint={','.join(map(written, runs))}" if all(map(is_run, runs)) else word
 
     return [full(word) for word in words]
+
+
+def refuse_nameless(group: str, word: str) -> None:
+    """
+    Raises:
+        ValueError: a word chooses of a group what is no name; Hydra would not say of which group.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+        parts = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    except HydraException:  # which Hydra says again, with the place in the word; or a glob, which are names
+        return
+    names = [name for part in parts for name in (part if isinstance(part, list) else [part])]
+    if not all(isinstance(name, str) for name in names):
+        own = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        there = f"; there are {', '.join(own)}" if own else ""
+        raise ValueError(f"{word} must be the name of a config of {group}, or a list of names{there}")
 
 
 @cache
