@@ -14,6 +14,7 @@ import pytest
 from chromium import chromium
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core import utils as hydra_utils
+from hypothesis import settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,8 +91,13 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def pytest_configure() -> None:
+settings.register_profile("some", max_examples=10, deadline=None, database=None, derandomize=True)
+settings.register_profile("many", max_examples=200, deadline=None, database=None, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Processes that tests start are ended by Ctrl-C, which one that a shell has put into the background ignores."""
+    settings.load_profile("many" if config.getoption("--torture") else "some")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
