@@ -60,7 +60,7 @@ docs: $(DOCS) $(if $(RUNTIME),docs/demo.html) ## build the pages of docs into di
 test: $(TESTS) ## run the whole suite, and measure which lines it reaches
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov
 
-torture: $(TESTS) ## kill every stage and mutate every file that is read, for ten minutes; `make test` does a minute of it
+torture: $(TESTS) ## kill every stage, mutate every file that is read, ask for all that can be asked for; `make test` does a minute of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture --torture --numprocesses auto --maxprocesses 4
 
 lint: $(TESTS) ## check style, and that imports point one way

@@ -5,13 +5,41 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import jaxtyping
 import pytest
 from chromium import chromium
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core import utils as hydra_utils
+from hypothesis import settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 jaxtyping.install_import_hook("zsteer", "beartype.beartype")
+
+
+def untraced(function: Callable[P, T]) -> Callable[P, T]:
+    """A function during which coverage looks away, since it doubles the time of all Python code, ours or not."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            sys.settrace(tracer)
+
+    return call
+
+
+# To compose a config and to write it are half of what many tests do, and all of it is Hydra's.
+ConfigLoaderImpl.load_configuration = untraced(ConfigLoaderImpl.load_configuration)
+hydra_utils._save_config = untraced(hydra_utils._save_config)
 
 
 @dataclass
@@ -87,8 +115,13 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def pytest_configure() -> None:
+settings.register_profile("some", max_examples=10, deadline=None, database=None, derandomize=True)
+settings.register_profile("many", max_examples=200, deadline=None, database=None, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Processes that tests start are ended by Ctrl-C, which one that a shell has put into the background ignores."""
+    settings.load_profile("many" if config.getoption("--torture") else "some")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -154,7 +154,7 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
 def read_json(path: str | os.PathLike) -> Any:
     """What a JSON file holds; None if it is damaged."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return None
 
@@ -162,7 +162,7 @@ def read_json(path: str | os.PathLike) -> Any:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write `content` as indented JSON; NaN and infinity, which JSON lacks, are refused."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_table(path: str | os.PathLike, table: "pd.DataFrame", float_format: str | None = None) -> None:

@@ -233,7 +233,17 @@ def test_a_failure_is_recorded_in_a_given_folder(root, tmp_path):
     [
         ({"target": "Smilling"}, "target='Smilling' is not an attribute of the classifier; did you mean 'Smiling'?"),
         ({"targt": "Smiling"}, "Could not override 'targt'"),
+        ({"target": "Smiling+"}, "target='' is not an attribute of the classifier"),
         ({"method": "magic"}, "magic"),
+        ({"objective": 3}, "objective=3 must be the name of a figure, or a list of names"),
+        (
+            {"method": 3},
+            "method=3 must be the name of a config of method, or a list of names; there are ascent, best_of",
+        ),
+        ({"trainer": [None]}, "trainer=[null] must be the name of a config of trainer, or a list of names"),
+        ({"generator.checkpoint": 3}, "generator.checkpoint=3 must be a path; of a file that is called so, write '3'"),
+        ({"generator.network.z_dim": 0}, "generator.network.z_dim=0 must be a whole number, 1 or more"),
+        ({"steering._target_": "torch.nn.Linear"}, "steering._target_=torch.nn.Linear must be LatentSteering or a"),
         ({"logger": "csv"}, "logger.csv writes into the run's folder; name one by folder="),
         ({"generator.network._target_": "zsteer.networks.Generatr"}, "Generatr"),
     ],

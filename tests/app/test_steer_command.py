@@ -124,7 +124,7 @@ def test_several_attributes_are_steered_as_one_that_is_there_where_all_of_them_a
 def test_remove_lowers_what_add_raises(command):
     logits = {}
     for edit in ("add", "remove"):
-        history = load_file(command("steer", f"edit={edit}", "num_steps=3").folder / "history.safetensors")
+        history = load_file(command("steer", f"edit={edit}", *QUICK[1:], "num_steps=3").folder / "history.safetensors")
         logits[edit] = history["logits"][:, :, 31].mean(dim=1)
     assert logits["add"][-1] > logits["add"][0]
     assert logits["remove"][-1] < logits["remove"][0]

@@ -246,18 +246,12 @@ def test_the_command_writes_tables_pictures_and_a_page_and_goes_on_where_it_stop
     again = command("evaluate", *words, f"hydra.run.dir={ended.folder}")
     assert again.code == 0, again.err
     assert [path.stat().st_mtime_ns for path in trials] == written
-    # What is asked for otherwise is not what was kept.
-    (ended.folder / "status.json").write_text(json.dumps({"state": "failed"}))
-    other = command("evaluate", *words, "seed=1", f"hydra.run.dir={ended.folder}")
-    assert other.code == 0, other.err
-    assert [path.stat().st_mtime_ns for path in trials] == written
-    assert len(list((ended.folder / "trials").iterdir())) == 2 * len(trials)
 
 
-def test_a_trial_of_other_weights_is_not_taken_for_this_one():
-    job = compose("steer", ["target=Bangs"])
-    names = {file_name("mine", job, [{"generator": digits}]) for digits in ("0a", "0b")}
-    assert len(names) == 2
+def test_a_trial_of_other_weights_or_settings_is_not_taken_for_this_one():
+    jobs = [compose("steer", ["target=Bangs", *words]) for words in ([], ["seed=1"], ["num_images=9"])]
+    names = {file_name("mine", job, [{"generator": digits}]) for job in jobs for digits in ("0a", "0b")}
+    assert len(names) == 6
     assert all(re.fullmatch(r"mine_Bangs_[0-9a-f]{8}", name) for name in names)
 
 

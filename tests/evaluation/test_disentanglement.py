@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from zsteer.evaluation import codes as codes_of_noise
-from zsteer.evaluation.codes import ends_of, on_the_way, path_length, slerp, traversed
+from zsteer.evaluation.codes import activeness_of, effects_of, ends_of, on_the_way, path_length, slerp
 from zsteer.evaluation.disentanglement import (
     bins_of,
     dci,
@@ -120,7 +120,8 @@ class Means(nn.Module):
 
 def test_traversals_measure_what_a_number_changes():
     bases, sigma = torch.zeros(3, 4), torch.tensor([1.0, 2.0, 4.0])
-    activeness, effects = traversed(Painter(), Means(), bases, sigma)
+    activeness = activeness_of(Painter(), bases)
+    effects = effects_of(Painter(), Means(), bases, sigma, range(4))
     steps = torch.linspace(-2, 2, 9).tanh()
     torch.testing.assert_close(activeness, torch.tensor([1.0, 1, 1, 0]) * steps.var() / 3)
     rise = 2 * 2 * math.tanh(2)

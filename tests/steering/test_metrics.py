@@ -22,7 +22,7 @@ from zsteer.steering.metrics import (
 )
 
 NAMES = ("Smiling", "No_Beard", "Goatee", "Mustache", "Male")
-quick = settings(deadline=None, max_examples=50, database=None, derandomize=True)
+quick = settings(max_examples=50)
 
 KEYS = """
 gain_classifier gain_judge agreement hacking_gap attribute_dependency attribute_dependency_max attribute_dependency_all

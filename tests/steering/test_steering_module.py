@@ -191,7 +191,7 @@ def test_the_stated_formula_is_the_tutorial_without_momentum():
     torch.testing.assert_close(history.noise[-1], noise + 3 * 0.1 * jacobian[0] / 2)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.permutations(range(5)), st.integers(1, 4))
 def test_an_images_ascent_does_not_depend_on_who_shares_its_batch(order, cut):
     generator, classifier = golden_networks()

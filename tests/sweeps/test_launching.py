@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from places import GOLDEN_NETWORKS, ROOT
-from swept import QUICK, history_of, jobs_of, script
+from swept import QUICK, history_of, jobs_of
 
 from zsteer.app.composition import compose
 from zsteer.files import BUNDLE
@@ -33,11 +33,16 @@ JOB = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-9), ("32-true", 1e-2)])
-@pytest.mark.parametrize("method", ["ascent", "tutorial", "projected", "direction"])
-@settings(max_examples=6, deadline=None)
+@pytest.mark.parametrize(
+    ("method", "precision", "tolerance"),
+    [
+        *((method, "64-true", 1e-9) for method in ("ascent", "tutorial", "projected", "direction")),
+        ("projected", "32-true", 1e-2),
+    ],
+)
+@settings(max_examples=4)
 @given(jobs=st.lists(JOB, min_size=2, max_size=5), cut=st.integers(1, 4))
-def test_a_job_moves_as_it_would_alone_in_any_company(precision, tolerance, method, jobs, cut):
+def test_a_job_moves_as_it_would_alone_in_any_company(method, precision, tolerance, jobs, cut):
     common = (*GOLDEN_NETWORKS, f"method={method}", "num_steps=3", f"trainer.precision={precision}", "trainer=cpu")
     base = compose("steer", common)
     cfgs = [cast(DictConfig, OmegaConf.merge(base, job)) for job in jobs]
@@ -134,12 +139,12 @@ def test_a_full_disk_fails_the_job_that_it_hits_and_leaves_nothing_half_written(
     assert {row["state"] for row in jobs_of(ended.folder)} == {"completed"}
 
 
-def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path):
+def test_a_killed_sweep_goes_on_with_what_is_missing(command, tmp_path):
     folder = tmp_path / "sweep"
-    words = ["-m", "target=Smiling,Male,Young,Bangs,Bald,Blurry", "num_steps=12", "num_images=4", "judge=none"]
+    words = ["target=Smiling,Male,Young,Bangs,Bald,Blurry", "num_steps=12", "num_images=4", "judge=none"]
     words += ["method=ascent", "hydra.launcher.max_rows=4", "trainer=cpu"]
-    command = [sys.executable, "scripts/steer.py", *words]
-    with subprocess.Popen([*command, f"hydra.sweep.dir={folder}"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    program = [sys.executable, "scripts/steer.py", "-m", *words, f"hydra.sweep.dir={folder}"]
+    with subprocess.Popen(program, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 300
         while not list(folder.glob("*/metrics.json")):
             assert process.poll() is None and time.monotonic() < deadline
@@ -148,8 +153,8 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path):
     before = {path: path.read_bytes() for path in folder.glob("*/metrics.json")}
     assert 1 <= len(before) < 6
     written = {path: path.stat().st_mtime_ns for path in before}
-    ended = script("steer", *words, f"resume={folder}")
-    assert ended.returncode == 0, ended.stderr
+    ended = command("steer", *words, f"resume={folder}", sweep=True)
+    assert ended.code == 0, ended.err
     rows = jobs_of(folder)
     assert [row["state"] for row in rows] == ["completed"] * 6
     assert [row["target"] for row in rows] == ["Smiling", "Male", "Young", "Bangs", "Bald", "Blurry"]

@@ -128,13 +128,13 @@ def test_a_sweep_in_use_is_refused_before_anything_is_written(command, tmp_path,
     assert (folder / "multirun.yaml").read_text() == "{}"
 
 
-def test_optuna_gets_the_objective_of_each_trial(tmp_path):
-    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", *QUICK[:3])
+def test_optuna_gets_the_objective_of_each_trial(command):
+    words = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", *QUICK[:3])
     space = ("objective=gain_judge", "hydra.sweeper.direction=maximize", "penalty_weight=interval(0.0,1.0)")
-    ended = script("steer", *words, *space, f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    assert ended.returncode == 0, ended.stderr
-    best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
-    gains = [float(row["gain_judge"]) for row in jobs_of(tmp_path / "sweep")]
+    ended = command("steer", *words, *space, sweep=True)
+    assert ended.code == 0, ended.err
+    best = OmegaConf.load(ended.folder / "optimization_results.yaml")
+    gains = [float(row["gain_judge"]) for row in jobs_of(ended.folder)]
     assert len(gains) == 4
     assert best.best_value == pytest.approx(max(gains))
 

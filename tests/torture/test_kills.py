@@ -93,13 +93,14 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Where drawn faces, a CelebA of 600 images and the jobs of a sweep are, once for all stages."""
+def shared(tmp_path_factory, torture):
+    """Where drawn faces are, and for all stages a CelebA of 600 images and the jobs of a sweep, once."""
     root = tmp_path_factory.mktemp("data")
     zsteer.prepare_data("data=procedural", *FACES[:3], f"data.root={root}")
-    make_celeba(root, count=600)
-    for seed in range(3):
-        zsteer.steer(*STEER, seed=seed, folder=root / "sweep" / f"{seed}_job")
+    if torture:
+        make_celeba(root, count=600)
+        for seed in range(3):
+            zsteer.steer(*STEER, seed=seed, folder=root / "sweep" / f"{seed}_job")
     return root
 
 

@@ -55,9 +55,9 @@ def _pack(name: str, trained: Path, group: str, path: str) -> None:
     """Write one network's half-precision weights."""
     source = trained / path
     # Where this checkout lies is nobody else's business.
-    about = json.loads(source.with_suffix(".json").read_text().replace(str(FOLDER), FOLDER.name))
+    about = json.loads(source.with_suffix(".json").read_text(encoding="utf-8").replace(str(FOLDER), FOLDER.name))
     if group == "generator":
-        about["figures"] |= json.loads((source.parent / RATES).read_text())
+        about["figures"] |= json.loads((source.parent / RATES).read_text(encoding="utf-8"))
     target = FOLDER / f"{name}.safetensors"
     section = OmegaConf.create(about["config"][group])
     assert isinstance(section, DictConfig)

@@ -83,10 +83,20 @@ def steer(cfg: DictConfig) -> None:
     until(cfg)
     where(cfg)
     condition(cfg)
+    objective(cfg.objective)
     if cfg.method.get("_target_") == "zsteer.steering.methods.OfCondition":
         entry(cfg)
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
+
+
+def objective(wanted: Any) -> None:
+    """Null, the name of a figure, or a list of names; which figures there are is known at the end."""
+    names = wanted if isinstance(wanted, ListConfig) else [wanted]
+    if wanted is not None and not (names and all(isinstance(name, str) for name in names)):
+        raise ValueError(
+            f"objective={wanted} must be the name of a figure, or a list of names, as objective=gain_judge"
+        )
 
 
 def unknown_keys(cfg: DictConfig, known: Collection[str], path: str = "") -> None:

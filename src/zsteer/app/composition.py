@@ -16,6 +16,8 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from zsteer.data.attributes import resolve, steerable
@@ -51,12 +53,13 @@ def job_name(words: Sequence[str]) -> str:
 
 def explained(script: str) -> str:
     """What a script's config says of its keys, without the choice of groups and Hydra's own section; for `--help`."""
-    blocks = (CONFIGS / f"{script}.yaml").read_text().split("\n\n")
+    blocks = (CONFIGS / f"{script}.yaml").read_text(encoding="utf-8").split("\n\n")
     head, _, _ = blocks[0].partition("defaults:")
     own = [block for block in blocks[1:] if not block.startswith("hydra:")]
     return "\n\n".join([head.rstrip(), *own]).replace("$", "$$")  # which Hydra takes for its own
 
 
+@cache
 def groups_of(script: str) -> dict[str, str]:
     """The groups of a script's config, without those of presets and of folders, and what it chooses of each."""
     defaults = OmegaConf.load(CONFIGS / f"{script}.yaml").defaults
@@ -132,6 +135,9 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
 
     `experiment=tutorial` means `steer`'s own preset, and `generator=RUN`, a folder, `generator.checkpoint=RUN`. What
     `reproduce` and `summarize` are given without a key is their folder.
+
+    Raises:
+        ValueError: what is chosen of a group is no name, which Hydra would not say of which group.
     """
     known = experiments(script)
     bare = {word for word in words_of(words) if "=" not in word and not word.startswith("~")}
@@ -140,6 +146,8 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
         if script in OF_FOLDERS and word in bare:
             return f"{OF_FOLDERS[script]}={written(word)}"
         key, equals, names = word.partition("=")
+        if (group := key.lstrip("+")) in ("experiment", *groups_of(script)):
+            refuse_nameless(group, word)
         if key == "experiment" and equals:
             return f"{key}={','.join(f'{script}/{name}' if name in known else name for name in names.split(','))}"
         if key not in {*NETWORKS, *JUDGES}:
@@ -149,6 +157,23 @@ def in_full(script: str, words: Sequence[str]) -> list[str]:
         return f"{key}.checkpoint={','.join(map(written, runs))}" if all(map(is_run, runs)) else word
 
     return [full(word) for word in words]
+
+
+def refuse_nameless(group: str, word: str) -> None:
+    """
+    Raises:
+        ValueError: a word chooses of a group what is no name; Hydra would not say of which group.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+        parts = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    except HydraException:  # which Hydra says again, with the place in the word; or a glob, which are names
+        return
+    names = [name for part in parts for name in (part if isinstance(part, list) else [part])]
+    if not all(isinstance(name, str) for name in names):
+        own = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        there = f"; there are {', '.join(own)}" if own else ""
+        raise ValueError(f"{word} must be the name of a config of {group}, or a list of names{there}")
 
 
 @cache
@@ -162,7 +187,7 @@ def known_keys(script: str) -> frozenset[str]:
 
 def _packages(group: Path) -> bool:
     """Whether a group's files say where in the config they belong, which else is under the group's name."""
-    return all(path.read_text().startswith("# @package") for path in group.rglob("*.yaml"))
+    return all(path.read_text(encoding="utf-8").startswith("# @package") for path in group.rglob("*.yaml"))
 
 
 @contextmanager

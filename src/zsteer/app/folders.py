@@ -73,7 +73,7 @@ def write_config(folder: Path, cfg: DictConfig, words: Sequence[str]) -> None:
     """Write the config and the words of a run, where Hydra would."""
     for name, content in {"config": cfg, "overrides": OmegaConf.create(list(words))}.items():
         with atomic_write(folder / ".hydra" / f"{name}.yaml") as temporary:
-            temporary.write_text(OmegaConf.to_yaml(content))
+            temporary.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
 
 
 def discard_unused(folder: Path) -> None:

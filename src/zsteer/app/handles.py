@@ -49,6 +49,10 @@ def put_files(cfg: DictConfig, words: Sequence[str] = ()) -> None:
         if not isinstance(section, DictConfig) or OmegaConf.is_missing(section, "checkpoint"):
             continue
         given = section.get("checkpoint")
+        if given is None:
+            continue
+        if not isinstance(given, str):
+            raise ValueError(f"{key}.checkpoint={given} must be a path; of a file that is called so, write '{given}'")
         said = [word for word in words if word.lstrip("+~").startswith((f"{key}=", f"{key}."))]
         if (folder := folder_of(given)) is not None:
             weights = file_in(folder, (f"{trained_as}.safetensors",), f"{key}.checkpoint")

@@ -74,8 +74,8 @@ class Command:
     def __call__(self) -> None:
         """Run as the command line says; one line per failure that a user can put right, and exit code 1.
 
-        Ended by Ctrl-C or SIGTERM, it says so, and its exit code is 130 or 143. Of the processes that end together, the
-        first says so.
+        Ended by Ctrl-C or SIGTERM, it says so, and its exit code is 130 or 143. A terminal that is closed ends it as
+        SIGTERM does. Of the processes that end together, the first says so.
 
         A sweep is summarized whatever became of its jobs. `HYDRA_FULL_ERROR=1` shows tracebacks.
         """
@@ -94,7 +94,10 @@ class Command:
         ignore_lightnings_warnings()
         typed = list(sys.argv)
         end_with_parent()
-        handler = signal.signal(signal.SIGTERM, terminate)
+        handlers = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+        hang_up = getattr(signal, "SIGHUP", None)  # which Windows lacks
+        if hang_up is not None and signal.getsignal(hang_up) == signal.SIG_DFL:  # and nohup ignores
+            handlers[hang_up] = signal.signal(hang_up, lambda *_: signal.raise_signal(signal.SIGTERM))
         call = Call()
         task = hydra.main(version_base=VERSION_BASE, config_path=str(CONFIGS), config_name=self.name)(Task(self, call))
         verbose = os.environ.get("ZSTEER_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR")) == "1"
@@ -121,8 +124,9 @@ class Command:
             sys.exit(exit_code(error))
         finally:
             TAKEN.close()
-            if handler is not None:  # one that was not set from Python
-                signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                if handler is not None:  # one that was not set from Python
+                    signal.signal(number, handler)
 
     def ready(self, cfg: DictConfig, words: Sequence[str]) -> None:
         """Put files in place of the runs that a config names, and check it."""

@@ -171,7 +171,7 @@ def joined(target: str, names: Sequence[str], owner: str = "the classifier") -> 
     Raises:
         ValueError: as `find`.
     """
-    if "+" not in str(target) or _key(target) in map(_key, names):
+    if "+" not in str(target) or _key(target) in [_key(name) for name in names if "+" in name]:
         return ()
     return tuple(names[find(part, names, owner=owner)] for part in parts(target))
 

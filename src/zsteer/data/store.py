@@ -64,7 +64,7 @@ class ImageStore:
         if not is_complete(folder):
             raise FileNotFoundError(f"{folder} is not a complete image store (it has no store.json)")
         try:
-            about = json.loads((folder / "store.json").read_text())
+            about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
             count, names, protocol = about["count"], tuple(about["names"]), about["protocol"]
             if not isinstance(about["names"], list) or not all(isinstance(name, str) for name in (*names, protocol)):
                 raise TypeError("store.json has names that are no words")
@@ -202,7 +202,7 @@ def _fill_store(
         done = set()
     # Written anew, because a kill may have cut the last line short and the next would continue it.
     with atomic_write(progress_file) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in [digest, *sorted(done)]))
+        temporary.write_text("".join(f"{line}\n" for line in [digest, *sorted(done)]), encoding="utf-8")
     images, targets = (open_memmap(folder / f"{name}.npy", mode="r+") for name in shapes)
 
     def work(chunk: int) -> int:
@@ -215,7 +215,7 @@ def _fill_store(
     gigabytes = (images.nbytes + targets.nbytes) / 1e9
     title = f"{title}, {gigabytes:.2f} GB"
     bar = tqdm(total=count, initial=already, desc=title, unit="image", mininterval=0.5)
-    with bar, open(progress_file, "a") as progress, ThreadPoolExecutor(workers) as pool:
+    with bar, open(progress_file, "a", encoding="utf-8") as progress, ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(work, chunk) for chunk in chunks]
         try:
             for future in as_completed(futures):
@@ -260,6 +260,6 @@ def _finished_chunks(progress: Path, digest: str) -> set[int] | None:
     """The chunks that an interrupted build of the same content has finished; None if there was none."""
     if not progress.is_file():
         return None
-    text = progress.read_text(errors="replace")
+    text = progress.read_text(encoding="utf-8", errors="replace")
     first, *lines = text.split("\n")[:-1] or [""]  # what follows the last line end was cut short
     return {int(line) for line in lines if line.isdecimal()} if first == digest else None

@@ -106,11 +106,15 @@ def score_codes(cfg: DictConfig, folder: Path | None) -> Codes:
     found = vars(measures(codes, factors, labels, regressor))
     apart = intervals(codes, factors, labels, regressor)
     bases = noise[:NUM_BASES].to(device)
-    activeness, effects = traversed(generator, network, bases, sigma)
+    activeness = activeness_of(generator, bases)
     order = activeness.argsort(descending=True).tolist()
+    effects = effects_of(generator, network, bases, sigma, order)
     names = code_names(generator)
     table = pd.DataFrame(
-        [[names[code], activeness[code].item(), *largest(effects[code], judge.names)] for code in order],
+        [
+            [names[code], activeness[code].item(), *largest(effect, judge.names)]
+            for code, effect in zip(order, effects, strict=True)
+        ],
         columns=["code", "activeness", *(title for rank in RANKS for title in (rank, f"{rank}_change"))],
     )
     metrics = {
@@ -124,7 +128,7 @@ def score_codes(cfg: DictConfig, folder: Path | None) -> Codes:
         **{f"{name}_interval": half for name, half in apart.items()},
         "path_length_judge": path_length(generator, network, cfg.seed),
     }
-    scored = Codes(metrics, table, strips(generator, bases[:1], activeness, effects, judge.names))
+    scored = Codes(metrics, table, strips(generator, bases[:1], order, effects, judge.names))
     if folder is not None and is_main_process():
         scored.write(folder)
     return scored
@@ -169,25 +173,28 @@ def ends_of(generator: nn.Module) -> Float[Tensor, "2 z_dim"]:
 
 
 @torch.no_grad()
-def traversed(
+def activeness_of(
+    generator: nn.Module, bases: Float[Tensor, "m z_dim"], num_frames: int = NUM_FRAMES
+) -> Float[Tensor, " d"]:
+    """How much the pixels of some faces vary as each number of their noise goes from end to end, the others staying."""
+    codes = tqdm(range(bases.shape[1]), "Moving each number", leave=False)
+    return torch.stack([on_the_way(generator, bases, code, num_frames).var(dim=0).mean().cpu() for code in codes])
+
+
+@torch.no_grad()
+def effects_of(
     generator: nn.Module,
     network: nn.Module,
     bases: Float[Tensor, "m z_dim"],
     sigma: Float[Tensor, " k"],
-    num_frames: int = NUM_FRAMES,
-) -> tuple[Float[Tensor, " d"], Float[Tensor, "d k"]]:
-    """What changes as each number of some faces' noise goes from end to end, the others staying.
-
-    Returns:
-        Each number's activeness, and what the judge sees change from end to end, in σ, a mean over the faces.
-    """
-    activeness, effects = [], []
-    for code in tqdm(range(bases.shape[1]), "Moving each number", leave=False):
-        images = on_the_way(generator, bases, code, num_frames)
-        first, last = network(images[0]).cpu(), network(images[-1]).cpu()
-        activeness.append(images.var(dim=0).mean().cpu())
+    codes: Sequence[int],
+) -> Float[Tensor, "d k"]:
+    """What a judge sees change as some numbers of the noise go from end to end, in σ, a mean over the faces."""
+    effects = []
+    for code in tqdm(codes, "Looking at each number's ends", leave=False):
+        first, last = (network(images).cpu() for images in on_the_way(generator, bases, code, 2))
         effects.append(((last - first) / sigma).mean(dim=0))
-    return torch.stack(activeness), torch.stack(effects)
+    return torch.stack(effects)
 
 
 def on_the_way(
@@ -204,15 +211,15 @@ def on_the_way(
 def strips(
     generator: nn.Module,
     base: Float[Tensor, "1 z_dim"],
-    activeness: Float[Tensor, " d"],
+    codes: Sequence[int],
     effects: Float[Tensor, "d k"],
     names: Sequence[str],
 ) -> Png:
-    """One face as each of the most active numbers goes from end to end, labelled by what the judge sees change most."""
+    """One face as the first of some numbers go from end to end, labelled by what the judge sees change most."""
     titles, lines = code_names(generator), []
-    for code in activeness.argsort(descending=True)[:NUM_STRIPS]:
-        frames = to_uint8(on_the_way(generator, base, int(code), NUM_FRAMES)[:, 0]).cpu()
-        label = strip_label(titles[code], effects[code], names)
+    for code, effect in zip(codes[:NUM_STRIPS], effects, strict=False):
+        frames = to_uint8(on_the_way(generator, base, code, NUM_FRAMES)[:, 0]).cpu()
+        label = strip_label(titles[code], effect, names)
         lines.append((label, [frame.permute(1, 2, 0).numpy() for frame in frames]))
     return sheet(lines)
 

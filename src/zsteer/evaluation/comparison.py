@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from zsteer.evaluation import report
-from zsteer.evaluation.codes import strips, traversed
+from zsteer.evaluation.codes import NUM_STRIPS, activeness_of, effects_of, strips
 from zsteer.evaluation.figures import Comparison, Row, figures, kernel_distances, means, seconded
 from zsteer.evaluation.trajectories import Scorer
 from zsteer.evaluation.trials import TABLE_LEVELS, run_trials
@@ -105,5 +105,6 @@ def strips_of_codes(generator: nn.Module, scorer: Scorer) -> Png:
         frozen(network, torch.float32, scorer.judge.device) for network in (generator, scorer.judge.network)
     )
     bases = reference_noise(generator)[:NUM_BASES].to(scorer.judge.device)
-    found = traversed(generator, judge, bases, scorer.sigma, num_frames=3)
-    return strips(generator, bases[:1], *found, scorer.judge.names)
+    shown = activeness_of(generator, bases, num_frames=3).argsort(descending=True)[:NUM_STRIPS].tolist()
+    effects = effects_of(generator, judge, bases, scorer.sigma, shown)
+    return strips(generator, bases[:1], shown, effects, scorer.judge.names)

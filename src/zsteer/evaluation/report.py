@@ -43,7 +43,7 @@ def write(
     """
     write_table(folder / "methods.csv", pd.DataFrame(rows))
     with atomic_write(folder / "methods.md") as temporary:
-        temporary.write_text(tables(rows, fingerprints))
+        temporary.write_text(tables(rows, fingerprints), encoding="utf-8")
     pictures = {"frontier": frontier(comparison), "rescoring": draw_rescoring(comparison)}
     for name, picture in pictures.items():
         save_picture(folder / f"{name}.png", picture)
@@ -119,7 +119,7 @@ def write_page(
     }
     moments, _, _, height, width = next(iter(comparison.trials.values())).frames.shape
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         trials=trials,
         contenders=comparison.names,
         levels={level: named_level(level) for level in TABLE_LEVELS},
@@ -137,7 +137,7 @@ def write_page(
         width=width,
     )
     with atomic_write(path) as temporary:
-        temporary.write_text(page)
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _sprite(frames: UInt8[Tensor, "f m 3 h w"]) -> bytes:

@@ -15,7 +15,7 @@ from zsteer.pictures import encoded
 from zsteer.steering.metrics import sigma_of
 
 ENVIRONMENT = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-PARTS = ENVIRONMENT.from_string((Path(__file__).parent / "parts.html").read_text()).module
+PARTS = ENVIRONMENT.from_string((Path(__file__).parent / "parts.html").read_text(encoding="utf-8")).module
 RANGE = 3.0  # σ on both sides of the mean over samples, that a bar shows
 LEAST = 0.05  # σ of change that is told
 

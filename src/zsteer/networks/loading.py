@@ -1,8 +1,10 @@
 """Networks from their config groups, with their weights, tried on an input before any long work."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from hydra.utils import instantiate
@@ -16,6 +18,7 @@ from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.combined import Conjunction, JoinedClassifier
 from zsteer.networks.inference import frozen, z_dim_of
 from zsteer.runs import trained_network
+from zsteer.settings import real_number, whole_number
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,33 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
     Raises:
         ValueError, FileNotFoundError: see `load_weights`; or the class is not a network's.
     """
+    refuse_odd_sizes(section.network, f"{role}.network")
     network = instantiate(section.network)
     if not isinstance(network, nn.Module):
         raise ValueError(f"{role}.network={section.network._target_} must be a torch.nn.Module")
     if section.get("checkpoint") is not None:
         load_weights(network, section.checkpoint, section.get("checkpoint_key"), role)
     return network.eval()
+
+
+def refuse_odd_sizes(section: DictConfig, key: str) -> None:
+    """
+    Raises:
+        ValueError: a size or a number that one of our classes takes is none; torch would say something else.
+    """
+    target = str(section.get("_target_"))
+    if not target.startswith("zsteer."):
+        return
+    try:
+        kind = resolve_name(target)
+    except (AttributeError, ImportError, ValueError):  # which Hydra names with its place in the config
+        return
+    parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
+    for name, parameter in parameters.items():
+        if name in section and parameter.annotation is int:
+            whole_number(section[name], f"{key}.{name}", 0 if parameter.default == 0 else 1)
+        elif name in section and parameter.annotation is float:
+            real_number(section[name], f"{key}.{name}", above=0.0)
 
 
 def load(path: str | Path) -> nn.Module:

@@ -27,7 +27,7 @@ from zsteer.steering import metrics
 from zsteer.steering.history import History
 from zsteer.steering.judge import Judge
 from zsteer.steering.methods import Fitting, Method, method_of
-from zsteer.steering.module import TRAINER_SETTINGS
+from zsteer.steering.module import TRAINER_SETTINGS, LatentSteering
 from zsteer.steering.reference import reference_logits
 from zsteer.steering.results import Steered, measured
 from zsteer.steering.rows import Rows, step_length
@@ -73,8 +73,11 @@ class Session:
         torch.manual_seed(cfg.seed)  # for networks that come without a checkpoint
         self.dtype = torch.float64 if cfg.trainer.precision == "64-true" else torch.float32
         self.method = method_of(cfg.method)
-        self.networks = load_networks(cfg, self.dtype)
         self.module_class = instantiate(cfg.steering, _partial_=True)
+        kind = self.module_class.func
+        if not (isinstance(kind, type) and issubclass(kind, LatentSteering)):
+            raise ValueError(f"steering._target_={cfg.steering._target_} must be LatentSteering or a subclass of it")
+        self.networks = load_networks(cfg, self.dtype)
         self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
         self._pair = (self.networks.generator, self.networks.classifier.network)
         self._starts: dict[str, Tensor] = {}

@@ -132,7 +132,7 @@ class Sweep:
             "overrides": OmegaConf.to_yaml(OmegaConf.create(job.overrides)),
         }.items():
             with atomic_write(job.folder / ".hydra" / f"{name}.yaml") as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
 
     def ready(self, job: Launched) -> bool:
         """Whether a job's config passes its checks; if not, it has failed."""

@@ -39,9 +39,13 @@ def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
         if sweep.ready(job):
             groups.setdefault(group_of(job.cfg), []).append(job)
     bar = tqdm(total=sum(map(len, groups.values())), desc="Steering", unit="job", disable=not is_main_process())
-    with bar:
-        for jobs in groups.values():
-            _steer_group(sweep, jobs, max_rows, bar)
+    try:
+        with bar:
+            for jobs in groups.values():
+                _steer_group(sweep, jobs, max_rows, bar)
+    finally:
+        for job in sweep.jobs:  # of a sweep that ends here, its process may go on
+            job.kept.close()
     return sweep.returns()
 
 
@@ -137,8 +141,14 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
 
     # Most of writing is to compress pictures, which other threads need not wait for; W&B has one run at a time.
     plain = all(set(launched.cfg.get("logger") or ()) <= {"tensorboard"} for launched, _ in batch)
-    with ThreadPoolExecutor(None if plain else 1) as pool:
-        list(pool.map(finish, (launched for launched, _ in batch), steered))
+    try:
+        with ThreadPoolExecutor(None if plain else 1) as pool:
+            list(pool.map(finish, (launched for launched, _ in batch), steered))
+    except BaseException as error:
+        for launched, _ in batch:
+            if launched.result is None and launched.error is None:
+                sweep.fail(launched, error, share)
+        raise
 
 
 def _measured(session: "Session", job: "Job", history: "History") -> "Steered | Exception":
