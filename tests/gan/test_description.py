@@ -110,6 +110,7 @@ def test_both_networks_are_told_of_the_real_images(description, data):
     assert noise.shape == (4, 5)
     assert torch.equal(noise[:, 2:], told)
     layer = module.discriminator.layer
+    assert isinstance(layer, nn.Linear)
     rows = layer.weight[0] + told / 3**0.5 @ layer.weight[1:]
     expected = (rows * images.flatten(1)).sum(dim=1) + layer.bias[0] + told / 3**0.5 @ layer.bias[1:]
     torch.testing.assert_close(module.discriminate(module.discriminator, images, told), expected, atol=1e-4, rtol=1e-4)
