@@ -21,7 +21,8 @@ from zsteer.statistics import mean_known
 
 FOLDER = Path(__file__).parent
 PAGES = (FOLDER / "results.md", FOLDER / "disentangling.md", FOLDER.parent / "README.md")
-PLACE = re.compile(r"<!-- (\w+): (\w+)(?:: ([^\n]+))? -->\n.*?<!-- end -->", re.DOTALL)
+NAMES = "|".join(path.stem for path in FOLDER.glob("*.csv"))
+PLACE = re.compile(rf"<!-- ({NAMES}): (\w+)(?:: ([^\n]+))? -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def rows_of(path: Path) -> list[Row]:
