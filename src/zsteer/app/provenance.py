@@ -4,6 +4,7 @@ All of a process's runs share what takes time: versions, the commit, and the has
 """
 
 import hashlib
+import os
 import platform
 import re
 import shlex
@@ -118,7 +119,7 @@ def sha256(path: Path) -> str | None:
     try:
         if path.is_dir():
             listed = [f"{file.name} {sha256(file)}" for file in photo_files(path, "image")]
-            return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+            return hashlib.sha256(os.fsencode("\n".join(listed))).hexdigest()
         about = path.stat()
         return _sha256(path.absolute(), about.st_size, about.st_mtime_ns)
     except OSError:
