@@ -22,7 +22,7 @@ def test_the_share_below_a_value_counts_the_examples_below_it():
     values = drawn(9)
     asked = torch.stack([values[:, 0].flip(0), torch.linspace(-9, 9, 9, dtype=torch.float64)], dim=1)
     wanted = [[((values[:, column] < x).sum().item() + 0.5) / 10 for column, x in enumerate(row)] for row in asked]
-    torch.testing.assert_close(share_below(values, asked), torch.tensor(wanted))
+    torch.testing.assert_close(share_below(values, asked), torch.tensor(wanted, dtype=torch.float64))
 
 
 def test_normal_shares_and_quantiles_are_each_others_inverse():

@@ -462,7 +462,7 @@ def explore(cfg: DictConfig) -> None:
     if find_spec("gradio") is None:
         raise ValueError("explore needs Gradio: pip install 'zsteer[explore]'")
     whole_number(cfg.num_images, "num_images", 1, MOST_FACES)
-    real_number(cfg.path_memory, "path_memory", above=0)
+    real_number(cfg.path_memory, "path_memory", above=0.0)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.penalty_weight, "penalty_weight", minimum=0.0)
     if not isinstance(cfg.host, str) or not cfg.host:

@@ -15,7 +15,7 @@ def at_quantile(quantiles: Float[Tensor, "m k"], shares: Float[Tensor, "n k"]) -
 def share_below(quantiles: Float[Tensor, "m k"], values: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     """The share of each sorted column that lies below values, to half of an example; never 0 or 1."""
     below = torch.searchsorted(quantiles.T.contiguous(), values.T.contiguous()).T
-    return (below + 0.5) / (len(quantiles) + 1)
+    return (below.to(values) + 0.5) / (len(quantiles) + 1)
 
 
 def normal_cdf(values: Tensor) -> Tensor:
