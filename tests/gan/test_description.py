@@ -14,7 +14,7 @@ from zsteer.gan.description import Description
 from zsteer.gan.losses import AdversarialLoss
 from zsteer.gan.module import GANModule
 from zsteer.gan.regularizers import InfoGAN
-from zsteer.networks.checkpoints import load_weights, save_weights
+from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.tutorial import Classifier, Generator
 
 NUM = 40
@@ -22,7 +22,7 @@ NUM = 40
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images of noise, of which the second label is all but told by the first."""
+    """Images of noise, with two labels."""
     folder = tmp_path_factory.mktemp("described") / "store"
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (NUM, 3, 64, 64), dtype=np.uint8)
@@ -30,21 +30,6 @@ def data(tmp_path_factory):
     splits = np.zeros(NUM, dtype=np.uint8)
     build_store(folder, lambda c: (images[c], targets[c]), splits, ("Smiling", "Male"), "noise", made={})
     return FaceData(root=folder, batch_size=8, max_images=16)
-
-
-@pytest.fixture(scope="module")
-def section(tmp_path_factory):
-    """A classifier of two labels with a regressor of a number."""
-    folder = tmp_path_factory.mktemp("networks")
-    torch.manual_seed(0)
-
-    def network(name, outputs):
-        save_weights(Classifier(n_classes=outputs, hidden_dim=2), folder / f"{name}.safetensors", {})
-        made = {"_target_": "zsteer.networks.Classifier", "n_classes": outputs, "hidden_dim": 2}
-        return {"network": made, "checkpoint": str(folder / f"{name}.safetensors"), "checkpoint_key": None}
-
-    regressor = {**network("regressor", 1), "attributes": ["height"], "scale": 8.0}
-    return {**network("classifier", 2), "attributes": ["Smiling", "Male"], "regressor": regressor}
 
 
 @pytest.fixture(scope="module")

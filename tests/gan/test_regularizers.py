@@ -11,7 +11,7 @@ from torch import nn
 from zsteer.data.faces import FaceData
 from zsteer.data.store import build_store
 from zsteer.gan.regularizers import HessianPenalty, InfoGAN, OrthogonalJacobian, Supervised
-from zsteer.networks.checkpoints import load_weights, save_weights
+from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.conditional import conditioned
 from zsteer.networks.tutorial import Classifier, Generator
 
@@ -27,20 +27,6 @@ def data(tmp_path):
     names, splits = ("Smiling", "Male", "height"), np.zeros(NUM, dtype=np.uint8)
     build_store(tmp_path / "store", lambda chunk: (images[chunk], targets[chunk]), splits, names, "noise", made={})
     return FaceData(root=tmp_path / "store", batch_size=8, max_images=8)
-
-
-@pytest.fixture
-def section(tmp_path):
-    """A classifier of the two labels with a regressor of the number."""
-    torch.manual_seed(0)
-
-    def network(name, outputs):
-        save_weights(Classifier(n_classes=outputs, hidden_dim=2), tmp_path / f"{name}.safetensors", {})
-        made = {"_target_": "zsteer.networks.Classifier", "n_classes": outputs, "hidden_dim": 2}
-        return {"network": made, "checkpoint": str(tmp_path / f"{name}.safetensors"), "checkpoint_key": None}
-
-    regressor = {**network("regressor", 1), "attributes": ["height"], "scale": 8.0}
-    return {**network("classifier", 2), "attributes": ["Smiling", "Male"], "regressor": regressor}
 
 
 def test_what_a_classifier_sees_is_compared_with_condition_and_tied_numbers(data, section):

@@ -220,7 +220,8 @@ class GANModule(LightningModule):
         if self.num_conditions:
             if logits.shape != (len(images), 1 + self.num_conditions):
                 raise ValueError(
-                    f"it must give 1 + {self.num_conditions} numbers for each, one of them for each of gan.condition"
+                    f"it must give 1 + {self.num_conditions} numbers for each, one for each that gan.condition or "
+                    "gan.description tells it"
                 )
             # Around their means, and all of them together as much as one: else they drown what the image is by itself.
             if isinstance(self.generator, ConditionalGenerator):
