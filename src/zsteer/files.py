@@ -128,7 +128,7 @@ def check_aliases(path: str | os.PathLike) -> None:
     Raises:
         ValueError: that is more than 10,000 values, or they stand for what they are in.
     """
-    text = Path(path).read_text(errors="replace")
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
     if "*" not in text:
         return
     try:

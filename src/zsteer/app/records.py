@@ -104,7 +104,7 @@ def refuse_strangers(cfg: Any, run: Path) -> None:
 
 def own_classes() -> frozenset[str]:
     """The classes that zsteer's configs name."""
-    texts = (path.read_text() for path in CONFIGS.rglob("*.yaml"))
+    texts = (path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml"))
     return frozenset(name for text in texts for name in re.findall(r"_target_: ([\w.]+)", text))
 
 

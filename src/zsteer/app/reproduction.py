@@ -147,7 +147,7 @@ def _figures(one: Path, other: Path) -> str | None:
 
 
 def _lines(one: Path, other: Path) -> str | None:
-    first, second = (path.read_text().splitlines() for path in (one, other))
+    first, second = (path.read_text(encoding="utf-8").splitlines() for path in (one, other))
     differing = sum(before != after for before, after in zip(first, second, strict=False)) + abs(
         len(first) - len(second)
     )
