@@ -36,21 +36,21 @@ QUIET = "+trainer.enable_progress_bar=false"
 FACES = ("data.num_train=2000", "data.num_val=8", "data.num_test=8")
 
 
-def made(root: str, *words: str) -> tuple[GANModule, FaceData]:
+def made(root: str, *words: str, num_steps: int = NUM_STEPS) -> tuple[GANModule, FaceData]:
     """The module and data of a config of `train_gan`."""
     cfg = compose("train_gan", [*FACES, f"data.root={root}", *words])
     networks = {role: instantiate(cfg[role].network).train() for role in ("generator", "discriminator")}
     module, data = instantiate(cfg.gan, **networks, seed=0), instantiate(cfg.data)
     module.feed_from(data)
     module.prepare(data)
-    data.max_images = NUM_STEPS * data.batch_size * module.discriminator_steps
+    data.max_images = num_steps * data.batch_size * module.discriminator_steps
     return module, data
 
 
-def lightning(root: str, *words: str) -> Callable[[], None]:
+def lightning(root: str, *words: str, device: str = "cpu", num_steps: int = NUM_STEPS) -> Callable[[], None]:
     """Training as `train_gan` does it: with its start, logger, seeding, and the checkpoint at the end."""
-    module, data = made(root, *words)
-    quick = ("trainer=cpu", "trainer.precision=32-true", "+trainer.enable_model_summary=false", QUIET)
+    module, data = made(root, *words, num_steps=num_steps)
+    quick = (f"trainer={device}", "trainer.precision=32-true", "+trainer.enable_model_summary=false", QUIET)
     cfg = compose("train_gan", [*quick, f"run_folder={root}"])
 
     def train() -> None:
@@ -169,9 +169,23 @@ def waiting(root: str) -> float:
     return (time.perf_counter() - started) / total
 
 
+def on_gpu(root: str, num_steps: int = 1000) -> None:
+    """Print what capturing a step's kernels is worth."""
+    words = ("gan_loss=wgan_gp", "gan.discriminator_steps=1", "generator.network.z_dim=256", "data.batch_size=32")
+    trainings = [
+        lightning(root, *words, f"gan.cuda_graphs={captured}", device="gpu", num_steps=num_steps)
+        for captured in (False, True)
+    ]
+    launched, captured = alternate(*trainings, rounds=2)
+    print(f"gan.cuda_graphs=true: {num_steps / captured:.0f} iterations/s, {launched / captured:.1f} times as many")
+
+
 def main() -> None:
     """Print every ratio."""
     warnings.filterwarnings("ignore")
+    if torch.cuda.is_available():
+        with tempfile.TemporaryDirectory() as root:
+            on_gpu(root)
     with tempfile.TemporaryDirectory() as root:
         for loss, size in {"bce": 64, "hinge": 64, "wgan_gp": 16, "r3gan": 64}.items():
             words = (f"gan_loss={loss}", "discriminator.network.hidden_dim=32", f"data.batch_size={size}")

@@ -120,3 +120,20 @@ def test_a_classifier_trains_in_bfloat16_on_images_that_the_device_holds(tmp_pat
     figures, weights = trained("train_classifier", tmp_path, "classifier.network.hidden_dim=4")
     assert_trained_on_device(figures, weights, held)
     assert 0 < figures["test_accuracy"] < 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gan_loss=wgan_gp", "gan.discriminator_steps=2"),
+        ("gan.penalty_every=2", "gan.accumulate=2", "gan.clip_norm=1"),
+        ("gan_loss=r3gan", "description=classifier", "generator.network.z_dim=50", "data.num_train=64"),
+    ],
+)
+def test_captured_steps_train_as_steps_that_are_launched_one_by_one(tmp_path, words):
+    words = (*GAN, *words, "max_images=96", "trainer.precision=64-true", f"data.root={tmp_path / 'data'}")
+    (_, expected), (_, found) = (
+        trained("train_gan", tmp_path / name, *words, f"gan.cuda_graphs={name}") for name in ("false", "true")
+    )
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-7)

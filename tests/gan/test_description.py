@@ -112,3 +112,13 @@ def test_what_cannot_be_described_is_refused(description, data):
     tied = module_of(description, regularizers={"infogan": InfoGAN(lambda n_classes: Told(n_classes - 1), 3)})
     with pytest.raises(ValueError, match="infogan and description both give number 2 of the noise a meaning"):
         tied.prepare(data)
+
+
+def test_outputs_that_the_data_do_not_tell_apart_are_refused(section, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    labels = np.array([[0, 0], [1, 1]], dtype=np.float32)
+    splits = np.zeros(2, dtype=np.uint8)
+    build_store(tmp_path / "two", lambda c: (images[c], labels[c]), splits, ("Smiling", "Male"), "noise", made={})
+    message = "gan.description: in 2 training images the classifier's 3 outputs .* give it more images, at least 4, or"
+    with pytest.raises(ValueError, match=message):
+        Description(section).prepare(FaceData(root=tmp_path / "two", batch_size=2, max_images=2))

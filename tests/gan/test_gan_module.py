@@ -436,7 +436,7 @@ def test_condition_is_the_end_of_the_noise_and_projected_by_the_discriminator():
     discriminator = Told()
     module = GANModule(TinyGenerator(z_dim=6), discriminator, adam, adam, BCE, condition=["Smiling", "age"])
     noises, original = [], module.draw_noise
-    module.draw_noise = lambda targets: noises.append((targets, original(targets))) or noises[-1][1]
+    module.draw_noise = lambda targets, draw=None: noises.append((targets, original(targets))) or noises[-1][1]
     targets = torch.rand(2 * BATCH, 2, generator=torch.Generator().manual_seed(2))
     trainer_of().fit(module, batches(2, targets=targets))
     assert len(noises) == 4

@@ -43,7 +43,18 @@ EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "RichProgressBar": "
 MOST = 1_000_000  # of images and of steps: what is listed and drawn
 MOST_FACES = 16  # on a page
 # What our classes take true or false for: any other word would be taken for true.
-SWITCHES = ("color", "compiled", "cutout", "download", "flip", "normalised", "on_shell", "paired", "spectral")
+SWITCHES = (
+    "color",
+    "compiled",
+    "cuda_graphs",
+    "cutout",
+    "download",
+    "flip",
+    "normalised",
+    "on_shell",
+    "paired",
+    "spectral",
+)
 SWITCHES += ("translation", "unit")
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 SHARED_BY_PAGE = (*SHARED_BY_CONTENDERS, "trainer", "target", "penalty_weight", "condition")

@@ -41,6 +41,7 @@ class Description:
         """Look at the data.
 
         Raises:
+            ValueError: over the data, one of the classifier's outputs is a sum of the others, or always the same.
             ValueError, FileNotFoundError: see `load_classifier`.
         """
         last = self.names[-1]  # a regressor's, if there is one, which joins for it
@@ -49,16 +50,25 @@ class Description:
         shown = tqdm(batches, desc="Looking at the train images", leave=False)
         seen = torch.cat([self._seen(scale(images)) for images, _ in shown])
         self._quantiles = seen.sort(dim=0).values
-        variances, axes = torch.linalg.eigh(self._normal(seen).double().T.corrcoef())
+        correlations = self._normal(seen).double().T.corrcoef()
+        if correlations.isnan().any() or torch.linalg.matrix_rank(correlations, hermitian=True) < len(self.names):
+            raise ValueError(
+                f"gan.description: in {len(seen)} training images the classifier's {len(self.names)} outputs are not "
+                f"independent of each other; give it more images, at least {len(self.names) + 1}, or another classifier"
+            )
+        variances, axes = torch.linalg.eigh(correlations)
         self._whitening = ((axes * variances.rsqrt()) @ axes.T).float()
 
     def _seen(self, images: Tensor) -> Float[Tensor, "n k"]:
-        return frozen(self._network, torch.float32, images.device)(images.float())
+        self._network = frozen(self._network, torch.float32, images.device)
+        return self._network(images.float())
 
     def _normal(self, seen: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        return normal_quantile(share_below(self._quantiles.to(seen), seen))
+        self._quantiles = self._quantiles.to(seen)
+        return normal_quantile(share_below(self._quantiles, seen))
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
         """The numbers that describe images."""
-        return self._normal(self._seen(images)) @ self._whitening.to(images.device)
+        self._whitening = self._whitening.to(images.device)
+        return self._normal(self._seen(images)) @ self._whitening

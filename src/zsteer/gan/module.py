@@ -1,6 +1,7 @@
 """GAN training: the LightningModule that alternates discriminator and generator steps, and the generator's average."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from zsteer.data.faces import FaceData
 from zsteer.data.streams import random_source
+from zsteer.gan.cuda_graphs import CapturedStep, Draw, check_capturable
 from zsteer.gan.description import Description
 from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
 from zsteer.gan.regularizers import Prepared, Regularizer
@@ -51,6 +53,7 @@ class GANModule(LightningModule):
             standard normal noise.
         augment: of the images that the discriminator sees, real and generated; differentiable.
         compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
+        cuda_graphs: capture each loss's kernels, with those of its gradients, and launch them together; on one GPU.
         seed: of the random numbers.
 
     Raises:
@@ -78,6 +81,7 @@ class GANModule(LightningModule):
         description: Description | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         compiled: bool = False,
+        cuda_graphs: bool = False,
         seed: int = 0,
     ):
         super().__init__()
@@ -100,6 +104,9 @@ class GANModule(LightningModule):
             if not isinstance(weight := getattr(regularizer, "weight", 1.0), Cosine):
                 real_number(weight, f"gan.regularizers.{name}.weight", minimum=0.0)
         _check_schedules(schedules or {}, optimizer_g, optimizer_d)
+        if cuda_graphs:
+            frozen_in = {"r1_gamma": r1_gamma, "r2_gamma": r2_gamma, "gp_weight": gp_weight}
+            check_capturable(frozen_in | {"regularizers": regularizers, "augment": augment})
         generator = conditioned(generator, condition)
         self.generator, self.discriminator = channels_last(generator), channels_last(discriminator)
         self.ema_generator = copied(self.generator).requires_grad_(False)
@@ -125,6 +132,8 @@ class GANModule(LightningModule):
         self.num_iterations = 0
         self.num_images = 0  # real ones that the discriminator was trained on
         self._draws = 0
+        self.cuda_graphs = cuda_graphs
+        self._captured: dict[tuple[str, bool], CapturedStep] = {}
         # Beside the submodules, so that checkpoints keep the networks' own names.
         networks = (self.generator, self.discriminator)
         self._fast = tuple(torch.compile(network) for network in networks) if compiled else networks
@@ -178,6 +187,9 @@ class GANModule(LightningModule):
             assert isinstance(generator, ConditionalGenerator)
             generator.learn(targets, [data.scales.get(name, (0.0, 1.0)) for name in data.names])
 
+    def on_fit_start(self) -> None:
+        self._captured.clear()  # they are of the weights that an earlier fit has moved away
+
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
         """Images in [-1, 1] of the averaged generator."""
         return self.ema_generator(noise)
@@ -188,7 +200,9 @@ class GANModule(LightningModule):
         self._draws += 1
         # The private attribute, because `trainer` raises where there is none.
         world_size = 1 if self._trainer is None else self._trainer.world_size
-        numbers = sample(num * world_size, *shape, generator=source)[self.global_rank * num :][:num]
+        pinned = self.device.type == "cuda"  # or copying would wait for what the GPU still has to do
+        numbers = sample(num * world_size, *shape, generator=source, pin_memory=pinned)
+        numbers = numbers[self.global_rank * num :][:num]
         return numbers.to(self._a_weight, non_blocking=True)
 
     @property
@@ -200,9 +214,10 @@ class GANModule(LightningModule):
         """What both networks are told of real images: the condition, their description, or nothing."""
         return targets[:, : self.num_conditions] if self.description is None else self.description(images)
 
-    def draw_noise(self, targets: Float[Tensor, "n k"]) -> Float[Tensor, "n z_dim"]:
+    def draw_noise(self, targets: Float[Tensor, "n k"], draw: Draw | None = None) -> Float[Tensor, "n z_dim"]:
         """Standard normal noise, and at its end what the generator is told."""
-        return torch.cat([self.draw(len(targets), torch.randn, self.z_dim - self.num_conditions), targets], dim=1)
+        free = (draw or self.draw)(len(targets), torch.randn, self.z_dim - self.num_conditions)
+        return torch.cat([free, targets], dim=1)
 
     def typical_noise(self, num: int, source: torch.Generator) -> Float[Tensor, "n z_dim"]:
         """Noise to look at samples of."""
@@ -240,28 +255,14 @@ class GANModule(LightningModule):
         batches = list(zip(*(part.chunk(self.batches_per_iteration) for part in batch), strict=True))
         num_images = self.discriminator_steps * len(batches[0][0]) * self.trainer.world_size
 
-        logged: list[Terms] = []
+        terms = {}
         for real_images, targets in batches[: self.discriminator_steps]:
-            logged = []  # the last step's terms are logged
-            optimizer_d.zero_grad()
-            for reals, wanted in self._parts(real_images, targets):
-                loss, terms = self.discriminator_loss(reals, wanted)
-                self.manual_backward(loss * len(reals) / len(real_images))
-                logged.append(terms)
+            terms |= self._differentiate(self.discriminator_loss, optimizer_d, real_images, targets)
             self._step(optimizer_d, self.discriminator)
-        terms_d = mean_terms(logged)
-
-        real_images, targets = batches[-1]
-        logged = []
         self.discriminator.requires_grad_(False)  # its gradients are not needed here, only those that pass through it
-        optimizer_g.zero_grad()
-        for reals, wanted in self._parts(real_images, targets):
-            loss, terms = self.generator_loss(reals, wanted)
-            self.manual_backward(loss * len(reals) / len(real_images))
-            logged.append(terms)
+        terms |= self._differentiate(self.generator_loss, optimizer_g, *batches[-1])
         self._step(optimizer_g, self.generator, self.trained_regularizers)
         self.discriminator.requires_grad_(True)
-        terms = terms_d | mean_terms(logged)
 
         self.num_iterations += 1
         self.num_images += num_images
@@ -275,6 +276,30 @@ class GANModule(LightningModule):
         """How many batches of real images one batch of the loader holds."""
         return self.discriminator_steps + int(self.loss.paired)
 
+    def _differentiate(
+        self, loss_of: Callable, optimizer: LightningOptimizer, images: Tensor, targets: Tensor
+    ) -> Terms:
+        """Leave a loss's gradients in the weights of an optimizer; the terms of the loss, means over the parts."""
+        step = partial(self._backward, loss_of, optimizer)
+        if not self.cuda_graphs:
+            return step(self.draw, images, targets)
+        key = loss_of.__name__, self.num_iterations % self.penalty_every == 0
+        if key not in self._captured:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            self._captured[key] = CapturedStep(step, self.draw, weights)
+        return self._captured[key](images, targets)
+
+    def _backward(
+        self, loss_of: Callable, optimizer: LightningOptimizer, draw: Draw, images: Tensor, targets: Tensor
+    ) -> Terms:
+        optimizer.zero_grad()
+        logged = []
+        for reals, told in self._parts(images, targets):
+            loss, terms = loss_of(reals, told, draw)
+            self.manual_backward(loss * len(reals) / len(images))
+            logged.append(terms)
+        return mean_terms(logged)
+
     def _parts(self, *batch: Tensor) -> list[tuple[Tensor, ...]]:
         """A batch in the parts in which it passes through the networks."""
         return list(zip(*(tensor.chunk(self.accumulate) for tensor in batch), strict=True))
@@ -287,10 +312,12 @@ class GANModule(LightningModule):
             if "beta2" in now:
                 group["betas"] = (group["betas"][0], now["beta2"])
 
-    def discriminator_loss(self, reals: Tensor, targets: Tensor) -> tuple[Float[Tensor, ""], Terms]:
+    def discriminator_loss(
+        self, reals: Tensor, targets: Tensor, draw: Draw | None = None
+    ) -> tuple[Float[Tensor, ""], Terms]:
         """The loss with its penalties, and what of it is logged; the logits are means."""
         with torch.no_grad():
-            fakes = self._fast[0](self.draw_noise(targets)).to(reals.dtype)  # which autocast makes bfloat16
+            fakes = self._fast[0](self.draw_noise(targets, draw)).to(reals.dtype)  # which autocast makes bfloat16
         penalised = self.num_iterations % self.penalty_every == 0
         r1, r2 = (value(gamma, self.num_images) if penalised else 0.0 for gamma in (self.r1_gamma, self.r2_gamma))
         reals, fakes = reals.detach().requires_grad_(r1 > 0), fakes.detach().requires_grad_(r2 > 0)
@@ -304,15 +331,18 @@ class GANModule(LightningModule):
                 loss = loss + self.penalty_every * gamma / 2 * terms[name]
         gp_weight = value(self.gp_weight, self.num_images) if penalised else 0.0
         if gp_weight > 0:
-            mixed = reals.detach().lerp(fakes.detach(), self.draw(len(reals), torch.rand, 1, 1, 1)).requires_grad_()
+            shares = (draw or self.draw)(len(reals), torch.rand, 1, 1, 1)
+            mixed = reals.detach().lerp(fakes.detach(), shares).requires_grad_()
             terms["gp"] = one_centred_penalty(self.discriminate(self.discriminator, mixed, targets), mixed)
             loss = loss + self.penalty_every * gp_weight * terms["gp"]
         return loss, {name: term.detach() for name, term in terms.items()}
 
-    def generator_loss(self, reals: Tensor, targets: Tensor) -> tuple[Float[Tensor, ""], Terms]:
+    def generator_loss(
+        self, reals: Tensor, targets: Tensor, draw: Draw | None = None
+    ) -> tuple[Float[Tensor, ""], Terms]:
         """The loss with its regularizers, and what of it is logged; only a paired loss looks at the real images."""
         generator, discriminator = self._fast
-        noise = self.draw_noise(targets)
+        noise = self.draw_noise(targets, draw)
         images = generator(noise)
         fake = self.discriminate(discriminator, images, targets)
         if self.loss.paired:
@@ -338,9 +368,11 @@ class GANModule(LightningModule):
         """Move the averaged weights towards the generator's; buffers (batch norm's own averages) are copied."""
         half_life = min(value(self.ema_half_life, self.num_images), self.num_images / 20)
         share = 1 - 0.5 ** (num_images / half_life) if half_life > 0 else 1.0  # a schedule may start at 0
-        for average, weight in zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True):
-            if weight.requires_grad:  # and not, say, a whole number
-                average.lerp_(weight, share)
+        pairs = zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True)
+        averages, weights = zip(
+            *(pair for pair in pairs if pair[1].requires_grad), strict=True
+        )  # no whole numbers, say
+        torch._foreach_lerp_(averages, weights, share)
         for average, buffer in zip(self.ema_generator.buffers(), self.generator.buffers(), strict=True):
             average.copy_(buffer)
 

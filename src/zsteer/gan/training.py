@@ -11,6 +11,7 @@ from pytorch_lightning import seed_everything
 
 from zsteer.data.faces import FaceData
 from zsteer.gan.callbacks import FidelityScores, SampleGrid
+from zsteer.gan.cuda_graphs import check_one_gpu
 from zsteer.gan.module import GANModule
 from zsteer.networks.conditional import config_of
 from zsteer.networks.loading import attempt, load_classifier, load_network, try_generator
@@ -40,6 +41,8 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     with open_loggers(cfg, folder) as loggers:
         log_settings(loggers, config)
         trainer = trainer_of(cfg, folder, loggers, grid, scores, *callbacks, resumed=resumed)
+        if module.cuda_graphs:
+            check_one_gpu(trainer)
         try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
         module.prepare(data)
         module.train()
