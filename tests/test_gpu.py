@@ -127,7 +127,13 @@ def test_a_classifier_trains_in_bfloat16_on_images_that_the_device_holds(tmp_pat
     [
         ("gan_loss=wgan_gp", "gan.discriminator_steps=2"),
         ("gan.penalty_every=2", "gan.accumulate=2", "gan.clip_norm=1"),
-        ("gan_loss=r3gan", "description=classifier", "generator.network.z_dim=50", "data.num_train=64"),
+        (
+            "gan_loss=r3gan",
+            "description=classifier",
+            "gan.description.num_steps=5",
+            "generator.network.z_dim=50",
+            "data.num_train=64",
+        ),
     ],
 )
 def test_captured_steps_train_as_steps_that_are_launched_one_by_one(tmp_path, words):

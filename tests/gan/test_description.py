@@ -15,6 +15,7 @@ from zsteer.gan.losses import AdversarialLoss
 from zsteer.gan.module import GANModule
 from zsteer.gan.regularizers import InfoGAN
 from zsteer.networks.checkpoints import load_weights
+from zsteer.networks.described import DescribedGenerator
 from zsteer.networks.tutorial import Classifier, Generator
 
 NUM = 40
@@ -34,7 +35,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def description(data, section):
-    made = Description(section)
+    made = Description(section, layers=2, width=8, num_steps=5)
     made.prepare(data)
     return made
 
@@ -99,7 +100,25 @@ def test_both_networks_are_told_of_the_real_images(description, data):
     rows = layer.weight[0] + told / 3**0.5 @ layer.weight[1:]
     expected = (rows * images.flatten(1)).sum(dim=1) + layer.bias[0] + told / 3**0.5 @ layer.bias[1:]
     torch.testing.assert_close(module.discriminate(module.discriminator, images, told), expected, atol=1e-4, rtol=1e-4)
-    assert module.typical_noise(6, torch.Generator().manual_seed(0)).shape == (6, 5)
+
+
+def test_afterwards_the_average_draws_descriptions_by_the_flow_of_the_data(description, data):
+    module = module_of(description)
+    module.feed_from(data)
+    module.prepare(data)
+    noise = module.typical_noise(6, torch.Generator().manual_seed(0))
+    generator = module.ema_generator.eval()
+    assert isinstance(generator, DescribedGenerator)
+    told = torch.cat([noise[:, :2], generator.flow(noise[:, 2:])], dim=1)
+    assert (told - noise).abs().max() > 0
+    assert torch.equal(module(noise), generator.network(told))
+    assert isinstance(module.generator, DescribedGenerator)
+    trained = {id(weight) for weight in module.configure_optimizers()[0].param_groups[0]["params"]}
+    assert not trained & {id(weight) for weight in module.generator.flow.parameters()}
+    resumed = module_of(description)
+    resumed.prepare(data, fresh=False)  # the checkpoint has the flow
+    assert isinstance(resumed.generator, DescribedGenerator)
+    assert torch.equal(resumed.generator.flow(noise[:, 2:]), noise[:, 2:])
 
 
 def test_what_cannot_be_described_is_refused(description, data):

@@ -678,7 +678,7 @@ REGULARIZERS = {
 }
 OPTIONS = {
     **{name: lambda folder, name=name: {"regularizers": {name: REGULARIZERS[name](folder)}} for name in REGULARIZERS},
-    "description": lambda folder: {"description": Description(looks(folder))},
+    "description": lambda folder: {"description": Description(looks(folder), layers=2, width=4, num_steps=3)},
 }
 
 
@@ -695,7 +695,7 @@ def test_a_resumed_training_with_an_option_equals_one_without_a_break(name, face
     for module, path in ((whole, None), (resumed, tmp_path / "part.ckpt")):
         data = faces(max_images=6 * BATCH)
         module.feed_from(data)
-        module.prepare(data)
+        module.prepare(data, fresh=path is None)
         callbacks = [SeededSteps(0)] if path else [SeededSteps(0), Each(save)]
         trainer_of(*callbacks).fit(module, data, ckpt_path=path)
     for key, tensor in whole.state_dict().items():

@@ -1,6 +1,6 @@
 """What a classifier sees of an image, as standard normal numbers that a GAN's two networks can be told."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from zsteer.data.faces import FaceData, scale
 from zsteer.gan.quantiles import normal_quantile, share_below
 from zsteer.networks.inference import frozen
 from zsteer.networks.loading import load_classifier
+from zsteer.settings import whole_number
 
 NUM_IMAGES = 4096  # of the data, over which the numbers are standard normal
+MOST_IMAGES = 100_000  # of the data, to learn from how they are distributed
 BATCH_SIZE = 256
 
 
@@ -24,15 +26,22 @@ class Description:
 
     Each of the classifier's outputs becomes the quantile of a normal distribution that it is over the data (a Gaussian
     copula), and these become uncorrelated by R^(−½), R being their correlations: of all such numbers those that are
-    the nearest to what they were (ZCA-cor; Kessy et al. 2018). So number k is of attribute k, and noise is as good as
-    the description of an image. An image's neighbours in what a network sees of it are told apart likewise by Casanova
-    et al. 2021 ("Instance-Conditioned GAN").
+    the nearest to what they were (ZCA-cor; Kessy et al. 2018). So number k is of attribute k. What they still have in
+    common is left to the flow of a `DescribedGenerator`, which draws them from noise. An image's neighbours in what a
+    network sees of it are told apart likewise by Casanova et al. 2021 ("Instance-Conditioned GAN").
 
     Args:
         classifier: a config's section, as of `steer`; its regressor's outputs come last.
+        layers, width, num_steps: of the flow: its couplings, the hidden units of each, and the steps that fit it.
+
+    Raises:
+        ValueError: one of the last three is no positive whole number.
     """
 
-    def __init__(self, classifier: Mapping[str, Any]):
+    def __init__(self, classifier: Mapping[str, Any], layers: int = 16, width: int = 96, num_steps: int = 3000):
+        for name, number in (("layers", layers), ("width", width), ("num_steps", num_steps)):
+            whole_number(number, f"gan.description.{name}", 1)
+        self.layers, self.width, self.num_steps = layers, width, num_steps
         self.section = OmegaConf.create(dict(classifier))
         self.names = steerable(self.section, "classifier")
 
@@ -46,9 +55,7 @@ class Description:
         """
         last = self.names[-1]  # a regressor's, if there is one, which joins for it
         self._network = load_classifier(self.section, "classifier", data.example, last).network
-        batches = data.split_batches("train", BATCH_SIZE, NUM_IMAGES)
-        shown = tqdm(batches, desc="Looking at the train images", leave=False)
-        seen = torch.cat([self._seen(scale(images)) for images, _ in shown])
+        seen = self._looked_at(data, self._seen, NUM_IMAGES)
         self._quantiles = seen.sort(dim=0).values
         correlations = self._normal(seen).double().T.corrcoef()
         if correlations.isnan().any() or torch.linalg.matrix_rank(correlations, hermitian=True) < len(self.names):
@@ -58,6 +65,16 @@ class Description:
             )
         variances, axes = torch.linalg.eigh(correlations)
         self._whitening = ((axes * variances.rsqrt()) @ axes.T).float()
+
+    def of_all(self, data: FaceData) -> Float[Tensor, "n k"]:
+        """The numbers of the training images, of an even choice where there are very many."""
+        return self._looked_at(data, self, MOST_IMAGES)
+
+    @torch.no_grad()
+    def _looked_at(self, data: FaceData, look: Callable[[Tensor], Tensor], most: int) -> Float[Tensor, "n k"]:
+        """What something makes of the training images, an even choice of them at most."""
+        batches = tqdm(data.split_batches("train", BATCH_SIZE, most), desc="Looking at the train images", leave=False)
+        return torch.cat([look(scale(images)) for images, _ in batches])
 
     def _seen(self, images: Tensor) -> Float[Tensor, "n k"]:
         self._network = frozen(self._network, torch.float32, images.device)

@@ -14,10 +14,12 @@ from zsteer.data.faces import FaceData
 from zsteer.data.streams import random_source
 from zsteer.gan.cuda_graphs import CapturedStep, Draw, check_capturable
 from zsteer.gan.description import Description
+from zsteer.gan.flows import fit
 from zsteer.gan.losses import AdversarialLoss, one_centred_penalty, zero_centred_penalty
 from zsteer.gan.regularizers import Prepared, Regularizer
 from zsteer.gan.schedules import Cosine, Setting, value
 from zsteer.networks.conditional import ConditionalGenerator, condition_of, conditioned
+from zsteer.networks.described import DescribedGenerator, described
 from zsteer.networks.inference import channels_last, copied, noise_of, z_dim_of
 from zsteer.optimizers import OptimizerFactory
 from zsteer.settings import real_number, whole_number
@@ -49,8 +51,8 @@ class GANModule(LightningModule):
         regularizers: terms to be added to the generator's loss, by name, each times its weight.
         condition: names of the data's targets that both networks are told: the generator at the end of its noise, whose
             `z_dim` counts them, the discriminator by projection (see `zsteer.networks`).
-        description: of the real images, which both networks are told in the same way; the generator is drawn from by
-            standard normal noise.
+        description: of the real images, which both networks are told in the same way; afterwards the generator draws it
+            from standard normal noise.
         augment: of the images that the discriminator sees, real and generated; differentiable.
         compiled: compile the networks where no penalty differentiates a gradient, which compiled code cannot do.
         cuda_graphs: capture each loss's kernels, with those of its gradients, and launch them together; on one GPU.
@@ -59,6 +61,8 @@ class GANModule(LightningModule):
     Raises:
         ValueError: a setting out of range, or one that another would override.
     """
+
+    generator: nn.Module
 
     def __init__(
         self,
@@ -108,6 +112,10 @@ class GANModule(LightningModule):
             frozen_in = {"r1_gamma": r1_gamma, "r2_gamma": r2_gamma, "gp_weight": gp_weight}
             check_capturable(frozen_in | {"regularizers": regularizers, "augment": augment})
         generator = conditioned(generator, condition)
+        if description is not None:
+            if condition_of(generator):
+                raise ValueError("gan.description says what gan.condition says; keep one of them")
+            generator = described(generator, len(description.names), description.layers, description.width)
         self.generator, self.discriminator = channels_last(generator), channels_last(discriminator)
         self.ema_generator = copied(self.generator).requires_grad_(False)
         self.optimizer_factories = (optimizer_g, optimizer_d)
@@ -121,13 +129,6 @@ class GANModule(LightningModule):
         )
         self.description = description
         self.num_conditions = len(condition_of(generator) if description is None else description.names)
-        if description is not None and condition_of(generator):
-            raise ValueError("gan.description says what gan.condition says; keep one of them")
-        if self.num_conditions >= self.z_dim:
-            raise ValueError(
-                f"gan.description has {self.num_conditions} numbers, which must be fewer than generator.network.z_dim="
-                f"{self.z_dim}"
-            )
         self.seed = seed
         self.num_iterations = 0
         self.num_images = 0  # real ones that the discriminator was trained on
@@ -135,7 +136,7 @@ class GANModule(LightningModule):
         self.cuda_graphs = cuda_graphs
         self._captured: dict[tuple[str, bool], CapturedStep] = {}
         # Beside the submodules, so that checkpoints keep the networks' own names.
-        networks = (self.generator, self.discriminator)
+        networks = (self.told_generator, self.discriminator)
         self._fast = tuple(torch.compile(network) for network in networks) if compiled else networks
 
     def feed_from(self, data: FaceData) -> None:
@@ -151,8 +152,11 @@ class GANModule(LightningModule):
         data.extra_batches = int(self.loss.paired)
         data.batches_per_step = self.batches_per_iteration
 
-    def prepare(self, data: FaceData) -> None:
-        """Have regularizers see the data, and a conditional generator keep which conditions occur together there.
+    def prepare(self, data: FaceData, fresh: bool = True) -> None:
+        """Have regularizers and description see the data, and a generator keep what it needs of them for its prior.
+
+        Args:
+            fresh: no checkpoint follows that has what a generator keeps of the data.
 
         Raises:
             ValueError: they do not fit, or some of the conditions are missing.
@@ -169,9 +173,11 @@ class GANModule(LightningModule):
                 taken[number] = name
         for regularizer in self.regularizers.values():
             if isinstance(regularizer, Prepared):
-                regularizer.prepare(self.generator, data)
+                regularizer.prepare(self.told_generator, data)
         if self.description is not None:
             self.description.prepare(data)
+            if fresh:
+                self._fit_flow(self.description, data)
         if not condition_of(self.generator):
             return
         targets = data.train_targets()
@@ -189,6 +195,20 @@ class GANModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self._captured.clear()  # they are of the weights that an earlier fit has moved away
+
+    def _fit_flow(self, description: Description, data: FaceData) -> None:
+        """Have descriptions drawn as they are in the data."""
+        assert isinstance(self.generator, DescribedGenerator) and isinstance(self.ema_generator, DescribedGenerator)
+        fit(self.generator.flow, description.of_all(data), description.num_steps, self.seed)
+        self.ema_generator.flow.load_state_dict(self.generator.flow.state_dict())
+
+    @property
+    def told_generator(self) -> nn.Module:
+        """The generator as it is trained: told the description of a real image, and not drawing one."""
+        if self.description is None:
+            return self.generator
+        assert isinstance(self.generator, DescribedGenerator)
+        return self.generator.network
 
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n c h w"]:
         """Images in [-1, 1] of the averaged generator."""
@@ -353,7 +373,7 @@ class GANModule(LightningModule):
             loss = self.loss.generator(fake)
         terms = {"loss_g": loss}
         for name, regularizer in self.regularizers.items():
-            terms[name] = regularizer(self.generator, noise, images)
+            terms[name] = regularizer(self.told_generator, noise, images)
             loss = loss + value(getattr(regularizer, "weight", 1.0), self.num_images) * terms[name]
         return loss, {name: term.detach() for name, term in terms.items()}
 
@@ -391,7 +411,7 @@ class GANModule(LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         factory_g, factory_d = self.optimizer_factories
-        trained = [*self.generator.parameters(), *self.trained_regularizers.parameters()]
+        trained = [*self.told_generator.parameters(), *self.trained_regularizers.parameters()]
         return [factory_g(trained), factory_d(self.discriminator.parameters())]
 
 

@@ -13,7 +13,6 @@ from zsteer.data.faces import FaceData
 from zsteer.gan.callbacks import FidelityScores, SampleGrid
 from zsteer.gan.cuda_graphs import check_one_gpu
 from zsteer.gan.module import GANModule
-from zsteer.networks.conditional import config_of
 from zsteer.networks.loading import attempt, load_classifier, load_network, try_generator
 from zsteer.training.checkpoint import resumed_from
 from zsteer.training.fitting import chosen_callbacks, ending_between_steps, trainer_of
@@ -29,9 +28,8 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
     data = instantiate(cfg.data)
     networks = {role: load_network(cfg[role], role) for role in ("generator", "discriminator")}
     module = instantiate(cfg.gan, **networks, seed=cfg.seed)
-    if module.generator is not networks["generator"]:  # now it takes a condition
-        network = config["generator"]["network"]
-        config["generator"]["network"] = config_of(module.generator, network)
+    if module.generator is not networks["generator"]:  # now it takes a condition, or draws descriptions
+        config["generator"]["network"] = module.generator.config(config["generator"]["network"])
     module.feed_from(data)
     images = try_generator(networks["generator"], trained=True)
     judge = None if cfg.judge is None else load_classifier(cfg.judge, "judge", images).network
@@ -44,7 +42,7 @@ def train(cfg: DictConfig, folder: Path | None) -> Trained:
         if module.cuda_graphs:
             check_one_gpu(trainer)
         try_discriminator(module, data)  # which makes the data, if need be: everything else is known to fit
-        module.prepare(data)
+        module.prepare(data, fresh=resumed is None)
         module.train()
         with ending_between_steps(trainer):
             trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)

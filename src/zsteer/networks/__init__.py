@@ -9,6 +9,7 @@ last layer for V), which GANs take from its mean and over √K.
 from zsteer.networks.combined import Conjunction, JoinedClassifier
 from zsteer.networks.conditional import ConditionalGenerator
 from zsteer.networks.dcgan import DCGANGenerator, Discriminator
+from zsteer.networks.described import DescribedGenerator
 from zsteer.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.sngan import SNGANDiscriminator, SNGANGenerator
@@ -19,6 +20,7 @@ __all__ = [
     "ConditionalGenerator",
     "Conjunction",
     "DCGANGenerator",
+    "DescribedGenerator",
     "Discriminator",
     "Generator",
     "JoinedClassifier",

@@ -64,6 +64,15 @@ class ConditionalGenerator(nn.Module):
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
         return self.network(noise)
 
+    def config(self, network: Mapping[str, Any]) -> dict[str, Any]:
+        """Its config, given that of the network inside."""
+        return {
+            "_target_": "zsteer.networks.ConditionalGenerator",
+            "network": dict(network),
+            "names": list(self.condition),
+            "num_examples": len(self.examples),
+        }
+
     @property
     def labels(self) -> Bool[Tensor, " c"]:
         """Which of the condition's attributes are labels."""
@@ -149,17 +158,3 @@ def conditioned(generator: nn.Module, names: Any) -> nn.Module:
     if own and own != condition:
         raise ValueError(f"gan.condition={list(condition)} must be [{','.join(own)}], as in the generator's training")
     return ConditionalGenerator(generator, condition, NUM_EXAMPLES) if condition and not own else generator
-
-
-def config_of(generator: ConditionalGenerator, network: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a generator that was given a condition.
-
-    Args:
-        network: the config of what it was before.
-    """
-    return {
-        "_target_": "zsteer.networks.ConditionalGenerator",
-        "network": dict(network),
-        "names": list(generator.condition),
-        "num_examples": len(generator.examples),
-    }
