@@ -11,7 +11,7 @@ RUNTIME := $(lastword $(sort $(wildcard onnxruntime-web-*.tgz)))
 PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo explore docs test torture lint format typecheck bench pictures bundle clean
+.PHONY: help install demo explore docs test coverage torture lint format typecheck bench pictures bundle clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -57,8 +57,13 @@ docs: $(DOCS) $(if $(RUNTIME),docs/demo.html) ## build the pages of docs into di
 	@echo "Pages: dist/site/index.html"
 
 # Several processes of one thread each: tests are small, and many of them wait for processes of their own.
-test: $(TESTS) ## run the whole suite, and measure which lines it reaches
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov
+SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(TESTS) ## run the whole suite
+	$(SUITE)
+
+coverage: $(TESTS) ## run the whole suite, half as fast, and say which lines it does not reach
+	$(SUITE) --cov
 
 torture: $(TESTS) ## kill every stage, mutate every file that is read, ask for all that can be asked for; `make test` does a minute of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture --torture --numprocesses auto --maxprocesses 4

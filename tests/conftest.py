@@ -5,41 +5,14 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import jaxtyping
 import pytest
 from chromium import chromium
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core import utils as hydra_utils
 from hypothesis import settings
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 jaxtyping.install_import_hook("zsteer", "beartype.beartype")
-
-
-def untraced(function: Callable[P, T]) -> Callable[P, T]:
-    """A function during which coverage looks away, since it doubles the time of all Python code, ours or not."""
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        tracer = sys.gettrace()
-        sys.settrace(None)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            sys.settrace(tracer)
-
-    return call
-
-
-# To compose a config and to write it are half of what many tests do, and all of it is Hydra's.
-ConfigLoaderImpl.load_configuration = untraced(ConfigLoaderImpl.load_configuration)
-hydra_utils._save_config = untraced(hydra_utils._save_config)
 
 
 @dataclass
