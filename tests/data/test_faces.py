@@ -169,6 +169,21 @@ def test_test_faces_do_not_depend_on_the_number_of_training_faces(faces):
     assert not set(one.targets[one.indices(TRAIN), column]) & set(of_one)
 
 
+def test_how_many_threads_draw_changes_neither_faces_nor_what_was_set(tmp_path):
+    before = torch.get_num_threads()
+    drawn = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            module = ProceduralFaces(root=tmp_path / str(count), num_train=600, num_val=1, num_test=1, **TRAINING)
+            drawn.append((module.store.images[:], module.store.targets[:]))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
 def test_real_renderer_fills_the_store(tmp_path):
     module = ProceduralFaces(root=tmp_path, num_train=4, num_val=1, num_test=1, **TRAINING)
     assert module.store.images.shape == (6, 3, 64, 64)

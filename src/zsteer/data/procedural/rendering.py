@@ -47,19 +47,25 @@ def procedural_store(
     offsets = _SPLIT_STRIDE * np.arange(3) - np.cumsum([0, *counts[:-1]])
 
     def fill(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        torch.set_num_threads(1)  # of this worker: many that draw side by side are faster than one's many that wait
         drawn = draw(torch.from_numpy(indices + offsets[splits[indices]]), seed, correlation)
         images, attributes, factors = map(np.asarray, drawn)
         return images, np.concatenate([attributes, factors], axis=1)
 
-    return build_store(
-        folder,
-        fill,
-        splits,
-        CELEBA + tuple(FACTORS),
-        protocol="procedural64-uint8",
-        made=made,
-        title="Rendering faces",
-    )
+    num_threads = torch.get_num_threads()
+    try:
+        return build_store(
+            folder,
+            fill,
+            splits,
+            CELEBA + tuple(FACTORS),
+            protocol="procedural64-uint8",
+            made=made,
+            workers=num_threads,
+            title="Rendering faces",
+        )
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def people_of(split: str, numbers: torch.Tensor, seed: int, correlation: str) -> People:
