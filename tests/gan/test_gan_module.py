@@ -15,6 +15,7 @@ from zsteer.data.faces import FaceData
 from zsteer.data.store import build_store
 from zsteer.gan import module as gan
 from zsteer.gan.callbacks import SampleGrid, samples
+from zsteer.gan.cuda_graphs import check_one_gpu
 from zsteer.gan.description import Description
 from zsteer.gan.losses import (
     AdversarialLoss,
@@ -760,3 +761,21 @@ def test_grids_are_drawn_at_the_first_batch_and_every_so_many_images(every, num,
     sooner.load_state_dict(grid.state_dict())
     sooner.on_train_start(Trainer(logger=False, enable_checkpointing=False), module)
     assert sooner.next_at == (num + 1) * BATCH
+
+
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [
+        ("gp_weight", Cosine(10.0, 1.0, 100)),
+        ("augment", lambda images: images),
+        ("regularizers", {"penalty": HessianPenalty()}),
+    ],
+)
+def test_what_a_captured_step_would_repeat_is_refused(key, setting):
+    with pytest.raises(ValueError, match=f"gan.cuda_graphs=true would repeat what gan.{key} does at first; leave one"):
+        make(cuda_graphs=True, **{key: setting})
+
+
+def test_steps_are_captured_on_one_gpu_only():
+    with pytest.raises(ValueError, match="gan.cuda_graphs=true needs one CUDA GPU, as of trainer=gpu; leave it out"):
+        check_one_gpu(trainer_of())
