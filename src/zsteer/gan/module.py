@@ -388,11 +388,9 @@ class GANModule(LightningModule):
         """Move the averaged weights towards the generator's; buffers (batch norm's own averages) are copied."""
         half_life = min(value(self.ema_half_life, self.num_images), self.num_images / 20)
         share = 1 - 0.5 ** (num_images / half_life) if half_life > 0 else 1.0  # a schedule may start at 0
-        pairs = zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True)
-        averages, weights = zip(
-            *(pair for pair in pairs if pair[1].requires_grad), strict=True
-        )  # no whole numbers, say
-        torch._foreach_lerp_(averages, weights, share)
+        for average, weight in zip(self.ema_generator.parameters(), self.generator.parameters(), strict=True):
+            if weight.requires_grad:  # and not, say, a whole number
+                average.lerp_(weight, share)
         for average, buffer in zip(self.ema_generator.buffers(), self.generator.buffers(), strict=True):
             average.copy_(buffer)
 
