@@ -14,7 +14,7 @@ from zsteer.gan.schedules import Cosine
 WARM_UPS = 3  # calls in which libraries choose their algorithms and allocate what they keep
 
 Draw = Callable[..., Tensor]  # random numbers from how many, of what distribution and shape
-Step = Callable[..., dict[str, Tensor]]  # of a source of random numbers and some tensors
+Step = Callable[..., dict[str, Tensor]]  # of some tensors and a source of random numbers
 
 
 class CapturedStep:
@@ -52,7 +52,7 @@ class CapturedStep:
         self.draws.clear()
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            terms = self.step(self._note, *inputs)
+            terms = self.step(*inputs, self._note)
         torch.cuda.current_stream().wait_stream(self.stream)
         return terms
 
@@ -67,7 +67,7 @@ class CapturedStep:
         graph = torch.cuda.CUDAGraph()
         torch.clear_autocast_cache()  # of weights cast before, which a replay would not cast anew
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may copy data meanwhile
-            self.terms = self.step(lambda *_: next(held), *self.inputs)
+            self.terms = self.step(*self.inputs, lambda *_: next(held))
         torch.clear_autocast_cache()
         self.gradients = [weight.grad for weight in self.weights]
         self.graph = graph

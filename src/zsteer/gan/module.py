@@ -275,12 +275,13 @@ class GANModule(LightningModule):
         batches = list(zip(*(part.chunk(self.batches_per_iteration) for part in batch), strict=True))
         num_images = self.discriminator_steps * len(batches[0][0]) * self.trainer.world_size
 
-        terms = {}
+        differentiate = self._replay if self.cuda_graphs else self._differentiate
+        terms: Terms = {}
         for real_images, targets in batches[: self.discriminator_steps]:
-            terms |= self._differentiate(self.discriminator_loss, optimizer_d, real_images, targets)
+            terms |= differentiate(self.discriminator_loss, optimizer_d, real_images, targets)
             self._step(optimizer_d, self.discriminator)
         self.discriminator.requires_grad_(False)  # its gradients are not needed here, only those that pass through it
-        terms |= self._differentiate(self.generator_loss, optimizer_g, *batches[-1])
+        terms |= differentiate(self.generator_loss, optimizer_g, *batches[-1])
         self._step(optimizer_g, self.generator, self.trained_regularizers)
         self.discriminator.requires_grad_(True)
 
@@ -297,21 +298,14 @@ class GANModule(LightningModule):
         return self.discriminator_steps + int(self.loss.paired)
 
     def _differentiate(
-        self, loss_of: Callable, optimizer: LightningOptimizer, images: Tensor, targets: Tensor
+        self,
+        loss_of: Callable,
+        optimizer: LightningOptimizer,
+        images: Tensor,
+        targets: Tensor,
+        draw: Draw | None = None,
     ) -> Terms:
         """Leave a loss's gradients in the weights of an optimizer; the terms of the loss, means over the parts."""
-        step = partial(self._backward, loss_of, optimizer)
-        if not self.cuda_graphs:
-            return step(self.draw, images, targets)
-        key = loss_of.__name__, self.num_iterations % self.penalty_every == 0
-        if key not in self._captured:
-            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-            self._captured[key] = CapturedStep(step, self.draw, weights)
-        return self._captured[key](images, targets)
-
-    def _backward(
-        self, loss_of: Callable, optimizer: LightningOptimizer, draw: Draw, images: Tensor, targets: Tensor
-    ) -> Terms:
         optimizer.zero_grad()
         logged = []
         for reals, told in self._parts(images, targets):
@@ -319,6 +313,15 @@ class GANModule(LightningModule):
             self.manual_backward(loss * len(reals) / len(images))
             logged.append(terms)
         return mean_terms(logged)
+
+    def _replay(self, loss_of: Callable, optimizer: LightningOptimizer, images: Tensor, targets: Tensor) -> Terms:
+        """The same by kernels that were captured in earlier steps, apart for those with penalties and those without."""
+        key = loss_of.__name__, self.num_iterations % self.penalty_every == 0
+        if key not in self._captured:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            step = partial(self._differentiate, loss_of, optimizer)
+            self._captured[key] = CapturedStep(step, self.draw, weights)
+        return self._captured[key](images, targets)
 
     def _parts(self, *batch: Tensor) -> list[tuple[Tensor, ...]]:
         """A batch in the parts in which it passes through the networks."""
