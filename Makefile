@@ -56,8 +56,8 @@ docs: $(DOCS) $(if $(RUNTIME),docs/demo.html) ## build the pages of docs into di
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Pages: dist/site/index.html"
 
-# A process of one thread more than there are cores, up to four: many tests wait for processes of their own.
-SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Several processes of one thread each: tests are small, and many of them wait for processes of their own.
+SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(TESTS) ## run the whole suite
 	$(SUITE)
