@@ -62,7 +62,7 @@ SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxproc
 test: $(TESTS) ## run the whole suite
 	$(SUITE)
 
-coverage: $(TESTS) ## run the whole suite, half as fast, and say which lines it does not reach
+coverage: $(TESTS) ## run the whole suite, and say which lines it does not reach
 	$(SUITE) --cov
 
 torture: $(TESTS) ## kill every stage, mutate every file that is read, ask for all that can be asked for; `make test` does a minute of it

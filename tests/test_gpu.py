@@ -130,7 +130,7 @@ def test_a_classifier_trains_in_bfloat16_on_images_that_the_device_holds(tmp_pat
         (
             "gan_loss=r3gan",
             "description=classifier",
-            "gan.description.num_steps=5",
+            "gan.description.num_steps=20",
             "generator.network.z_dim=50",
             "data.num_train=64",
         ),

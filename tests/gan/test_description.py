@@ -1,6 +1,7 @@
 """What a classifier sees of images as standard normal numbers, by independent formulas."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from zsteer.gan.description import Description
 from zsteer.gan.losses import AdversarialLoss
 from zsteer.gan.module import GANModule
 from zsteer.gan.regularizers import InfoGAN
-from zsteer.networks.checkpoints import load_weights
+from zsteer.networks.checkpoints import load_weights, save_weights
 from zsteer.networks.described import DescribedGenerator
 from zsteer.networks.tutorial import Classifier, Generator
 
 NUM = 40
+LOSS = AdversarialLoss(lambda real, fake: (fake - real).mean(), lambda fake: -fake.mean())
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def description(data, section):
-    made = Description(section, layers=2, width=8, num_steps=5)
+    made = Description(section, layers=2, width=8, num_steps=20)
     made.prepare(data)
     return made
 
@@ -81,8 +83,7 @@ class Told(nn.Module):
 
 def module_of(description, **settings):
     adam = partial(torch.optim.Adam, lr=0.01)
-    loss = AdversarialLoss(lambda real, fake: (fake - real).mean(), lambda fake: -fake.mean())
-    return GANModule(Generator(z_dim=5, hidden_dim=2), Told(), adam, adam, loss, description=description, **settings)
+    return GANModule(Generator(z_dim=5, hidden_dim=2), Told(), adam, adam, LOSS, description=description, **settings)
 
 
 def test_both_networks_are_told_of_the_real_images(description, data):
@@ -141,3 +142,25 @@ def test_outputs_that_the_data_do_not_tell_apart_are_refused(section, tmp_path):
     message = "gan.description: in 2 training images the classifier's 3 outputs .* give it more images, at least 4, or"
     with pytest.raises(ValueError, match=message):
         Description(section).prepare(FaceData(root=tmp_path / "two", batch_size=2, max_images=2))
+
+
+def test_a_classifier_of_one_attribute_describes(section, data):
+    network = Classifier(n_classes=1, hidden_dim=2)
+    alone = {key: value for key, value in section.items() if key != "regressor"}
+    path = str(section["checkpoint"]).replace("classifier.safetensors", "alone.safetensors")
+    save_weights(network, Path(path), {})
+    alone |= {"network": {**section["network"], "n_classes": 1}, "checkpoint": path, "attributes": ["Smiling"]}
+    described = Description(alone, layers=2, width=4, num_steps=20)
+    described.prepare(data)
+    numbers = described.of_all(data)
+    assert numbers.shape == (NUM, 1)
+    assert abs(numbers.mean()) < 0.1 and abs(numbers.std() - 1) < 0.1
+    adam = partial(torch.optim.Adam, lr=0.01)
+    module = GANModule(Generator(z_dim=5, hidden_dim=2), Told(1), adam, adam, LOSS, description=described)
+    module.prepare(data)
+
+
+@pytest.mark.parametrize(("key", "number", "least"), [("layers", 0, 1), ("width", 0, 1), ("num_steps", 10, 20)])
+def test_a_flow_too_small_to_be_fitted_is_refused(section, key, number, least):
+    with pytest.raises(ValueError, match=f"gan.description.{key}={number} must be .*{least}"):
+        Description(section, **{key: number})

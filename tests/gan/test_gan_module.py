@@ -679,7 +679,7 @@ REGULARIZERS = {
 }
 OPTIONS = {
     **{name: lambda folder, name=name: {"regularizers": {name: REGULARIZERS[name](folder)}} for name in REGULARIZERS},
-    "description": lambda folder: {"description": Description(looks(folder), layers=2, width=4, num_steps=3)},
+    "description": lambda folder: {"description": Description(looks(folder), layers=2, width=4, num_steps=20)},
 }
 
 

@@ -31,7 +31,7 @@ RUNS = {
     "bce": ("train_gan", [*PLAIN, "gan_loss=bce"]),
     "hinge": ("train_gan", [*PLAIN, "gan_loss=hinge", "gan.clip_norm=1", "gan.accumulate=4"]),
     "wgan_gp": ("train_gan", [*PLAIN, "gan_loss=wgan_gp", "gan.discriminator_steps=2"]),
-    "r3gan": ("train_gan", [*PLAIN, "gan_loss=r3gan", "description=classifier", "gan.description.num_steps=5"]),
+    "r3gan": ("train_gan", [*PLAIN, "gan_loss=r3gan", "description=classifier", "gan.description.num_steps=20"]),
     "condition": (
         "train_gan",
         [

@@ -18,6 +18,7 @@ from zsteer.settings import whole_number
 
 NUM_IMAGES = 4096  # of the data, over which the numbers are standard normal
 MOST_IMAGES = 100_000  # of the data, to learn from how they are distributed
+FEWEST_STEPS = 20  # that a learning rate can rise and fall in
 BATCH_SIZE = 256
 
 
@@ -35,12 +36,12 @@ class Description:
         layers, width, num_steps: of the flow: its couplings, the hidden units of each, and the steps that fit it.
 
     Raises:
-        ValueError: one of the last three is no positive whole number.
+        ValueError: one of the last three is no whole number, or too small.
     """
 
     def __init__(self, classifier: Mapping[str, Any], layers: int = 16, width: int = 96, num_steps: int = 3000):
-        for name, number in (("layers", layers), ("width", width), ("num_steps", num_steps)):
-            whole_number(number, f"gan.description.{name}", 1)
+        for name, number, least in (("layers", layers, 1), ("width", width, 1), ("num_steps", num_steps, FEWEST_STEPS)):
+            whole_number(number, f"gan.description.{name}", least)
         self.layers, self.width, self.num_steps = layers, width, num_steps
         self.section = OmegaConf.create(dict(classifier))
         self.names = steerable(self.section, "classifier")
@@ -57,7 +58,7 @@ class Description:
         self._network = load_classifier(self.section, "classifier", data.example, last).network
         seen = self._looked_at(data, self._seen, NUM_IMAGES)
         self._quantiles = seen.sort(dim=0).values
-        correlations = self._normal(seen).double().T.corrcoef()
+        correlations = self._normal(seen).double().T.corrcoef().reshape(len(self.names), -1)  # of one output a number
         if correlations.isnan().any() or torch.linalg.matrix_rank(correlations, hermitian=True) < len(self.names):
             raise ValueError(
                 f"gan.description: in {len(seen)} training images the classifier's {len(self.names)} outputs are not "
