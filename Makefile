@@ -90,10 +90,9 @@ pictures: $(TESTS) ## draw the pictures of faces and of pages again
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python -m pytest --pictures docs -m browser tests/explore/test_live_page.py tests/pages/test_page_in_browser.py
 
-bundle: $(RUNS) ## train the bundled networks again (about sixteen hours on two cores)
+bundle: $(RUNS) ## train the bundled networks again (about fourteen hours on two cores)
 	rm -rf outputs/bundle
 	$(BIN)/python scripts/train_gan.py experiment=bundle_generator hydra.run.dir=outputs/bundle/generator
-	$(BIN)/python scripts/train_gan.py experiment=bundle_described hydra.run.dir=outputs/bundle/described
 	$(BIN)/python scripts/train_gan.py experiment=bundle_tutorial hydra.run.dir=outputs/bundle/tutorial
 	$(BIN)/python scripts/train_gan.py experiment=bundle_tutorial_longer hydra.run.dir=outputs/bundle/tutorial_longer \
 		generator.checkpoint=outputs/bundle/tutorial/generator.safetensors
@@ -102,7 +101,7 @@ bundle: $(RUNS) ## train the bundled networks again (about sixteen hours on two 
 	for name in classifier judge second_judge regressor judge_regressor; do \
 		$(BIN)/python scripts/train_classifier.py experiment=bundle_$$name hydra.run.dir=outputs/bundle/$$name || exit 1; \
 	done
-	for name in generator described tutorial_sharper; do \
+	for name in generator tutorial_sharper; do \
 		$(BIN)/python scripts/evaluate.py what=generator hydra.run.dir=outputs/bundle/$$name/rates \
 			generator=outputs/bundle/$$name judge.checkpoint=outputs/bundle/judge/classifier.safetensors || exit 1; \
 	done

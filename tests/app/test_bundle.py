@@ -23,7 +23,6 @@ def networks():
     ("name", "seed"),
     [
         ("generator", 0),
-        ("described_generator", 0),
         ("tutorial_generator", 0),
         ("classifier", 0),
         ("judge", 1),
@@ -71,6 +70,6 @@ def test_shipped_reference_logits_are_the_networks_own(networks):
 def test_the_bundle_is_small_and_in_half_precision(networks):
     size = sum(path.stat().st_size for path in BUNDLE.rglob("*.safetensors"))
     assert size < 30e6
-    for name in ("generator", "described_generator", "tutorial_generator", "classifier", "judge", "second_judge"):
+    for name in ("generator", "tutorial_generator", "classifier", "judge", "second_judge"):
         tensors = bundling.load_file(BUNDLE / f"{name}.safetensors").values()
         assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float16}

@@ -164,3 +164,9 @@ def test_a_classifier_of_one_attribute_describes(section, data):
 def test_a_flow_too_small_to_be_fitted_is_refused(section, key, number, least):
     with pytest.raises(ValueError, match=f"gan.description.{key}={number} must be .*{least}"):
         Description(section, **{key: number})
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.5])
+def test_a_flow_that_drops_all_or_less_than_nothing_is_refused(section, dropout):
+    with pytest.raises(ValueError, match=f"gan.description.dropout={dropout} must be at least 0 and less than 1"):
+        Description(section, dropout=dropout)

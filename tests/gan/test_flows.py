@@ -1,7 +1,9 @@
 """Fitting a flow: it learns what goes together in numbers, and keeps what is best on those held out."""
 
+import copy
 import math
 
+import pytest
 import torch
 
 from zsteer.gan.flows import fit, surprise
@@ -15,10 +17,10 @@ def bent(num):
     return torch.stack([first, 0.9 * (first.square() - 1) / math.sqrt(2) + math.sqrt(1 - 0.81) * rest], dim=1)
 
 
-def fitted(numbers, num_steps, seed=0):
+def fitted(numbers, num_steps, seed=0, dropout=0.0):
     torch.manual_seed(0)
     flow = Flow(2, layers=6, width=16)
-    fit(flow, numbers, num_steps, seed)
+    fit(flow, numbers, num_steps, dropout, seed)
     return flow
 
 
@@ -38,7 +40,19 @@ def test_the_weights_that_are_best_on_numbers_held_out_are_kept():
     assert surprise(flow, new) < untrained
 
 
-def test_the_same_seed_fits_the_same_flow():
-    first, again, other = (fitted(bent(200), 5, seed).state_dict() for seed in (0, 0, 1))
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_same_seed_fits_the_same_flow_and_draws_nothing_from_torchs_source(dropout):
+    first, again, other = (fitted(bent(200), 5, seed, dropout) for seed in (0, 0, 1))
+    state = torch.get_rng_state()
+    fit(copy.deepcopy(other), bent(200), 5, dropout, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    first, again, other = (flow.state_dict() for flow in (first, again, other))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_dropout_leaves_out_hidden_units_while_it_fits_and_none_afterwards():
+    numbers, noise = bent(200), torch.randn(5, 2)
+    without, half = (fitted(numbers, 20, dropout=dropout) for dropout in (0.0, 0.5))
+    assert not torch.equal(without(noise), half(noise))
+    assert torch.equal(half(noise), half(noise))

@@ -19,7 +19,6 @@ FOLDER = BUNDLED.parent
 # Where each network's training run keeps its weights, and the config group that described it.
 SOURCES = {
     "generator": ("generator/generator.safetensors", "generator"),
-    "described_generator": ("described/generator.safetensors", "generator"),
     "tutorial_generator": ("tutorial_sharper/generator.safetensors", "generator"),
     "classifier": ("classifier/classifier.safetensors", "classifier"),
     "judge": ("judge/classifier.safetensors", "classifier"),

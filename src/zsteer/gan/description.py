@@ -14,7 +14,7 @@ from zsteer.data.faces import FaceData, scale
 from zsteer.gan.quantiles import normal_quantile, share_below
 from zsteer.networks.inference import frozen
 from zsteer.networks.loading import load_classifier
-from zsteer.settings import whole_number
+from zsteer.settings import real_number, whole_number
 
 NUM_IMAGES = 4096  # of the data, over which the numbers are standard normal
 MOST_IMAGES = 100_000  # of the data, to learn from how they are distributed
@@ -33,16 +33,26 @@ class Description:
 
     Args:
         classifier: a config's section, as of `steer`; its regressor's outputs come last.
-        layers, width, num_steps: of the flow: its couplings, the hidden units of each, and the steps that fit it.
+        layers, width, num_steps, dropout: of the flow: its couplings, the hidden units of each, the steps that fit it,
+            and the share of hidden units that each step leaves out.
 
     Raises:
-        ValueError: one of the last three is no whole number, or too small.
+        ValueError: one of the last four is no number, or out of its range.
     """
 
-    def __init__(self, classifier: Mapping[str, Any], layers: int = 16, width: int = 96, num_steps: int = 3000):
+    def __init__(
+        self,
+        classifier: Mapping[str, Any],
+        layers: int = 16,
+        width: int = 96,
+        num_steps: int = 3000,
+        dropout: float = 0.0,
+    ):
         for name, number, least in (("layers", layers, 1), ("width", width, 1), ("num_steps", num_steps, FEWEST_STEPS)):
             whole_number(number, f"gan.description.{name}", least)
-        self.layers, self.width, self.num_steps = layers, width, num_steps
+        if not 0 <= real_number(dropout, "gan.description.dropout") < 1:
+            raise ValueError(f"gan.description.dropout={dropout} must be at least 0 and less than 1")
+        self.layers, self.width, self.num_steps, self.dropout = layers, width, num_steps, dropout
         self.section = OmegaConf.create(dict(classifier))
         self.names = steerable(self.section, "classifier")
 

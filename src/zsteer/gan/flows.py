@@ -20,15 +20,24 @@ HELD_OUT = 10  # one of so many numbers says which weights are best
 CHECKS = 20  # how often it is asked
 
 
-def fit(flow: Flow, numbers: Float[Tensor, "n k"], num_steps: int, seed: int) -> None:
-    """Have a flow make numbers such as these of noise, by the weights that were best on a tenth of them held out."""
+def fit(flow: Flow, numbers: Float[Tensor, "n k"], num_steps: int, dropout: float, seed: int) -> None:
+    """Have a flow make numbers such as these of noise, by the weights that were best on a tenth of them held out.
+
+    Args:
+        dropout: share of its hidden units that each step leaves out.
+    """
+    for module in flow.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # its matrices are too small to be shared, and threads that wait for each other cost more
     try:
-        _fit(flow.requires_grad_(True), numbers, num_steps, random_source(seed, 0, 3))
+        with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own source
+            torch.manual_seed(random_source(seed, 0, 4).initial_seed())
+            _fit(flow.requires_grad_(True), numbers, num_steps, random_source(seed, 0, 3))
     finally:
         torch.set_num_threads(num_threads)
-        flow.requires_grad_(False)
+        flow.requires_grad_(False).eval()
 
 
 def _fit(flow: Flow, numbers: Float[Tensor, "n k"], num_steps: int, random: torch.Generator) -> None:
@@ -40,13 +49,13 @@ def _fit(flow: Flow, numbers: Float[Tensor, "n k"], num_steps: int, random: torc
         batch = seen[torch.randint(len(seen), (BATCH_SIZE,), generator=random)]
         batch = batch + BLUR * torch.randn(batch.shape, generator=random)
         optimizer.zero_grad()
-        surprise(flow, batch).backward()
+        surprise(flow.train(), batch).backward()
         nn.utils.clip_grad_norm_(flow.parameters(), CLIP_NORM)
         optimizer.step()
         schedule.step()
         if step % math.ceil(num_steps / CHECKS) == 0 or step == num_steps:
             with torch.no_grad():
-                found = surprise(flow, held_out).item()
+                found = surprise(flow.eval(), held_out).item()
             if found < least:
                 least, best = found, copy.deepcopy(flow.state_dict())
     flow.load_state_dict(best)

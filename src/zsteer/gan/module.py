@@ -199,7 +199,7 @@ class GANModule(LightningModule):
     def _fit_flow(self, description: Description, data: FaceData) -> None:
         """Have descriptions drawn as they are in the data."""
         assert isinstance(self.generator, DescribedGenerator) and isinstance(self.ema_generator, DescribedGenerator)
-        fit(self.generator.flow, description.of_all(data), description.num_steps, self.seed)
+        fit(self.generator.flow, description.of_all(data), description.num_steps, description.dropout, self.seed)
         self.ema_generator.flow.load_state_dict(self.generator.flow.state_dict())
 
     @property
