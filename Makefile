@@ -37,11 +37,11 @@ $(DOCS): $(RUNS)
 	$(PIP) --editable '.[docs]'
 	@touch $@
 
-demo: $(RUNS) ## steer eight faces to a smile, with and without the penalty
+demo: $(RUNS) ## steer eight faces to a smile, by the default and by a plain gradient
 	$(BIN)/python scripts/steer.py
-	$(BIN)/python scripts/steer.py penalty_weight=0
+	$(BIN)/python scripts/steer.py method=tutorial penalty_weight=0
 	$(BIN)/python examples/demo.py
-	@echo "Picture:     outputs/demo.png, with and without the penalty; more in outputs/steer/*/steering.png"
+	@echo "Picture:     outputs/demo.png, by a plain gradient and by the default; more in outputs/steer/*/steering.png"
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir outputs --samples_per_plugin images=1000"
 	@echo "Sliders:     make explore"
 

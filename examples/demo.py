@@ -22,7 +22,7 @@ def main() -> None:
     lines = [("at the start", row_of(runs[0][1], step=0))]
     for penalty, folder in runs:
         figures = read_json(folder / "metrics.json")
-        words = f"{figures['target']}, penalty {penalty:g}", f"gain {figures['gain_judge']:.1f} σ"
+        words = f"{figures['method']}, penalty {penalty:g}", f"gain {figures['gain_judge']:.1f} σ"
         label = "\n".join([*words, f"others change {figures['attribute_dependency']:.2f} σ"])
         lines.append((label, row_of(folder, step=-1)))
     save_picture(PICTURE, sheet(lines))

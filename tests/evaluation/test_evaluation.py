@@ -16,6 +16,7 @@ from zsteer.data.store import ImageStore
 from zsteer.evaluation.classifiers import trained_scales
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.residual import ResidualClassifier
+from zsteer.networks.described import DescribedGenerator
 from zsteer.networks.tutorial import Classifier, Generator
 
 BUNDLE = PACKAGE / "bundle"
@@ -89,7 +90,8 @@ def test_a_generators_rates_are_what_the_judge_sees(command, data, drawn_faces):
     ended = command("evaluate", "what=generator", "num_images=30", *data)
     assert ended.code == 0, ended.err
     judge = load_weights(ResidualClassifier(), BUNDLE / "judge.safetensors").eval()
-    generator = load_weights(Generator(z_dim=256), BUNDLE / "generator.safetensors").eval()
+    generator = load_weights(DescribedGenerator(Generator(z_dim=256), 46, 24, 128), BUNDLE / "generator.safetensors")
+    generator.eval()
     with torch.no_grad():
         samples = generator(torch.randn(30, 256, generator=torch.Generator().manual_seed(0)))
         rates = [(judge(images) > 0).float().mean(dim=0) for images in (samples, drawn_faces[0])]
