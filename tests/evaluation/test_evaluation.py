@@ -15,8 +15,8 @@ from zsteer.data.procedural.rendering import procedural_store
 from zsteer.data.store import ImageStore
 from zsteer.evaluation.classifiers import trained_scales
 from zsteer.networks.checkpoints import load_weights
-from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.described import DescribedGenerator
+from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.tutorial import Classifier, Generator
 
 BUNDLE = PACKAGE / "bundle"

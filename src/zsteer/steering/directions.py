@@ -109,7 +109,10 @@ def boundaries(
 
 
 def sefa(generator: nn.Module) -> Float[Tensor, "z_dim z_dim"]:
-    """The eigenvectors of AᵀA, the strongest first, A being the first layer's weight (Shen & Zhou 2021, eq. 6)."""
+    """The eigenvectors of AᵀA, the strongest first, A being the first layer's weight (Shen & Zhou 2021, eq. 6).
+
+    A flow before that layer counts as the identity.
+    """
     layer = first_layer(generator)
     weight = layer.weight.detach().double()
     # Linear weights are [out, in]; those of a transposed convolution [in, out, height, width].
