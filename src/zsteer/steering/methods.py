@@ -192,7 +192,8 @@ class Projected:
     Args:
         image_weight: v.
         num_probes: M = GᵀG is estimated as the mean of (Gᵀr)(Gᵀr)ᵀ over so many random pictures r.
-        refresh_every: J and M are computed anew every so many steps; they are what costs.
+        refresh_every: J and M are computed anew every so many steps; they are what costs. In between, J learns from each
+            step how the logits really changed along it (Broyden 1965).
         global_weight: g is the gradient's unit vector plus so much of the unit vector of the mean gradient over all
             noise (see `mean_gradients`): where an image's own gradient is lost, the mean one still leads on.
         directions: `[K, z_dim]`, the mean gradients; found by `fit`.
@@ -211,14 +212,15 @@ class Projected:
     on_shell: bool = True
     image_weight: int | float = 0.0
     num_probes: int = 16
-    refresh_every: int = 6
+    refresh_every: int = 3
     global_weight: int | float = 0.0
     directions: Float[Tensor, "k z_dim"] | None = field(default=None, repr=False)
     pull: int | float = 0.0
     num_pairs: int = 0
     radius: int | float = 0.0
     _jacobian: Tensor = field(init=False, repr=False)
-    _system: System = field(init=False, repr=False)
+    _metric: Tensor | None = field(init=False, repr=False)
+    _before: tuple[Tensor, Tensor] = field(init=False, repr=False)  # noise and logits of the step before
 
     def __post_init__(self) -> None:
         whole_number(self.refresh_every, "method.refresh_every", 1)
@@ -232,21 +234,25 @@ class Projected:
 
     def move(self, step: Step) -> tuple[Tensor, Tensor]:
         rows, logits = step.rows, self._smoothed(step) / step.sigma
-        stiffness = STIFFNESS * rows.penalty_weight
+        noise, seen = step.noise.detach().clone(), logits.detach().where(rows.kept, 0.0)
         if step.number % self.refresh_every == 0:
             self._jacobian = jacobian(logits, step.noise).where(rows.kept[:, :, None], 0.0)
-            metric = image_metric(step, self.num_probes) if self.image_weight > 0 else None
-            self._system = System(self._jacobian, stiffness, self.image_weight, metric)
+            self._metric = image_metric(step, self.num_probes) if self.image_weight > 0 else None
+        else:
+            self._jacobian = secant(self._jacobian, noise - self._before[0], seen - self._before[1])
+        self._before = noise, seen
+        stiffness = STIFFNESS * rows.penalty_weight
+        system = System(self._jacobian, stiffness, self.image_weight, self._metric)
         gradient = unit(gradient_of(rows.wanted(logits), step.noise))
         if self.global_weight > 0:
             assert self.directions is not None
             mean = rows.sign[:, None] * self.directions.to(step.noise)[rows.target]
             gradient = gradient + self.global_weight * unit(mean)
-        direction = unit(self._system.solve(gradient))
+        direction = unit(system.solve(gradient))
         if self.pull > 0:
             drift = ((step.logits - step.start) / step.sigma).detach()
             force = stiffness[:, None] * (self._jacobian.mT @ drift[:, :, None]).squeeze(2)
-            back = self.pull * self._system.solve(force) / rows.step_size[:, None]
+            back = self.pull * system.solve(force) / rows.step_size[:, None]
             direction = direction - back / back.norm(dim=1, keepdim=True).clamp_min(1.0)
         scores = smooth_score(step.logits, step.start, step.sigma, rows)
         return scores, direction
@@ -422,6 +428,15 @@ def jacobian(
 ) -> Float[Tensor, "rows k z_dim"]:
     """Each row's derivatives of its own K values, by K backward passes; as one pass batched over K they take longer."""
     return torch.stack([gradient_of(column, noise) for column in values.unbind(dim=1)], dim=1)
+
+
+def secant(
+    jacobian: Float[Tensor, "rows k z_dim"], step: Float[Tensor, "rows z_dim"], change: Float[Tensor, "rows k"]
+) -> Float[Tensor, "rows k z_dim"]:
+    """The Jacobian nearest to another by which a step makes a change (Broyden 1965); the same for a step of zero."""
+    missed = change - (jacobian @ step[:, :, None]).squeeze(2)
+    along = step / step.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(step.dtype).tiny)
+    return jacobian + missed[:, :, None] * along[:, None, :]
 
 
 def image_metric(step: Step, num_probes: int) -> Float[Tensor, "rows z z"]:
