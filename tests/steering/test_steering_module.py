@@ -16,7 +16,7 @@ from torch import nn
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.tutorial import Classifier, Generator
 from zsteer.steering.history import NonFiniteScore
-from zsteer.steering.methods import Ascent, BestOf, Direction, Penalty, Projected, Tutorial
+from zsteer.steering.methods import Ascent, BestOf, Direction, Penalty, Projected, Tutorial, secant
 from zsteer.steering.module import TRAINER_SETTINGS, LatentSteering
 from zsteer.steering.rows import Rows, step_length
 
@@ -313,6 +313,40 @@ def test_full_projection_leaves_the_kept_logits_where_they_are():
     change = history.logits[-1] - history.logits[0]
     torch.testing.assert_close(change[:, kept], torch.zeros(2, 3, dtype=torch.float64), rtol=0, atol=1e-6)
     assert change[:, 2].min() > 0.1
+
+
+def test_a_secant_makes_the_change_that_was_seen_and_leaves_what_is_square_to_the_step():
+    torch.manual_seed(0)
+    before, step, change = (torch.randn(*shape).double() for shape in ((3, 4, 6), (3, 6), (3, 4)))
+    after = secant(before, step, change)
+    torch.testing.assert_close(torch.einsum("rkz,rz->rk", after, step), change)
+    other = torch.randn(3, 6).double()
+    square = other - (other * step).sum(1, keepdim=True) / step.square().sum(1, keepdim=True) * step
+    torch.testing.assert_close(torch.einsum("rkz,rz->rk", after, square), torch.einsum("rkz,rz->rk", before, square))
+    assert torch.equal(secant(before, torch.zeros_like(step), torch.zeros_like(change)), before)  # a row that stands
+
+
+class Bent(nn.Module):
+    """Of two logits x and y: x, and y + x²/2, which only stays if y falls as x rises."""
+
+    def __init__(self, classifier):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images):
+        logits = self.classifier(images)
+        return torch.stack([logits[:, 0], logits[:, 1] + (logits[:, 0] - 1).square() / 2], dim=1)
+
+
+def test_one_jacobian_that_learns_from_each_step_holds_what_bends_away():
+    generator, classifier, _ = linear_pair()
+    noise = torch.zeros(1, 5, dtype=torch.float64)
+    rows = Rows.of_job(1, 0, 1.0, 1e6, 0.3, torch.tensor([False, True]))
+    method = Projected(PLAIN, on_shell=False, refresh_every=40)
+    history = run(generator, Bent(classifier), noise, rows, method, 40)
+    rose, drifted = (history.logits[-1] - history.logits[0])[0]
+    assert rose > 1
+    assert drifted.abs() < 0.1 * rose.square() / 2  # of what a straight way would bring
 
 
 def test_the_mean_gradient_leads_as_much_as_its_weight_says():
