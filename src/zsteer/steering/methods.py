@@ -212,7 +212,7 @@ class Projected:
     on_shell: bool = True
     image_weight: int | float = 0.0
     num_probes: int = 16
-    refresh_every: int = 3
+    refresh_every: int = 6
     global_weight: int | float = 0.0
     directions: Float[Tensor, "k z_dim"] | None = field(default=None, repr=False)
     pull: int | float = 0.0
