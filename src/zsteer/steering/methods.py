@@ -192,8 +192,8 @@ class Projected:
     Args:
         image_weight: v.
         num_probes: M = GᵀG is estimated as the mean of (Gᵀr)(Gᵀr)ᵀ over so many random pictures r.
-        refresh_every: J and M are computed anew every so many steps; they are what costs. In between, J learns from each
-            step how the logits really changed along it (Broyden 1965).
+        refresh_every: J and M are computed anew every so many steps; they are what costs. In between, J learns from
+            each step how the logits really changed along it (Broyden 1965).
         global_weight: g is the gradient's unit vector plus so much of the unit vector of the mean gradient over all
             noise (see `mean_gradients`): where an image's own gradient is lost, the mean one still leads on.
         directions: `[K, z_dim]`, the mean gradients; found by `fit`.
