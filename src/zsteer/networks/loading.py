@@ -73,8 +73,12 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
 def refuse_odd_sizes(section: DictConfig, key: str) -> None:
     """
     Raises:
-        ValueError: a size or a number that one of our classes takes is none; torch would say something else.
+        ValueError: a size or a number that one of our classes takes is none; torch would say something else. A network
+            that another one takes is looked at as well.
     """
+    for name, inner in section.items():
+        if isinstance(inner, DictConfig):
+            refuse_odd_sizes(inner, f"{key}.{name}")
     target = str(section.get("_target_"))
     if not target.startswith("zsteer."):
         return
