@@ -460,7 +460,7 @@ CHECKPOINTS = {
 def test_a_wrong_checkpoint_ends_in_one_clear_line(command, tmp_path, write, said):
     path = tmp_path / "weights.pth"
     write(path)
-    ended = command("steer", f"generator.checkpoint={path}")
+    ended = command("steer", "generator=tutorial", f"generator.checkpoint={path}")
     assert_one_clear_line(ended, f"generator.checkpoint={path}", *said)
     assert not path.with_suffix(".ran").exists()
 
