@@ -130,8 +130,8 @@ def test_a_class_that_the_user_names_is_trusted(runs, tmp_path):
 
 
 def test_settings_that_a_run_has_itself_are_refused_beside_it(words):
-    with pytest.raises(ValueError, match=r"generator.network.z_dim=8 has no meaning beside generator.checkpoint=.*gan"):
-        zsteer.steer("generator.network.z_dim=8", **words)
+    with pytest.raises(ValueError, match=r"generator.network.width=8 has no meaning beside generator.checkpoint=.*gan"):
+        zsteer.steer("generator.network.width=8", **words)
 
 
 def test_folders_that_hold_no_such_file_are_named(runs, tmp_path):
@@ -196,7 +196,7 @@ def test_a_generator_whose_targets_have_no_names_is_refused(runs, words, tmp_pat
 
 def test_a_runs_file_of_weights_brings_its_network_unless_words_say_what_it_is(runs):
     file = f"{runs / 'gan'}/generator.safetensors"
-    for more, z_dim in (((), 8), (("generator=tutorial",), 64), (("generator.network.z_dim=7",), 7)):
+    for more, z_dim in (((), 8), (("generator=tutorial",), 64), (("generator=tutorial", "generator.network.z_dim=7"), 7)):
         words = [f"generator.checkpoint='{file}'", *more]
         cfg = compose("steer", words)
         put_files(cfg, words)

@@ -179,7 +179,7 @@ def test_ends_are_averaged_over_the_targets_that_have_a_figure():
 
 
 def test_a_trials_images_move_in_jobs_of_eight_and_are_judged_at_every_step():
-    words = ["method=tutorial", "num_steps=3", "penalty_weight=0", "target=Bangs"]
+    words = ["method=tutorial", "num_steps=3", "penalty_weight=0", "target=Smiling"]
     cfg = compose("steer", [*words, "num_images=16", "trainer=cpu"])
     session = Session(cfg)
     scorers = scorers_of(session, compose("compare"))
@@ -188,7 +188,7 @@ def test_a_trials_images_move_in_jobs_of_eight_and_are_judged_at_every_step():
     (alone,) = session.steer([eight], progress_bar=False)
     assert trajectory.noise is not None
     torch.testing.assert_close(trajectory.noise[-1, :8], alone.noise[-1], rtol=0, atol=1e-3)
-    column = CELEBA.index("Bangs")
+    column = CELEBA.index("Smiling")
     for role, scorer in scorers.items():
         found = trial_of(session, scorer, cfg, trajectory, role)
         judged = scorer.judge.logits(alone.images[3])

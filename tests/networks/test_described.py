@@ -68,16 +68,6 @@ def test_the_last_numbers_pass_through_the_flow():
     assert generator.z_dim == 12
 
 
-def test_what_it_draws_does_not_depend_on_its_mode():
-    generator = DescribedGenerator(Plain(), num=5, layers=4, width=8)
-    generator.flow = random_flow(5, 4)
-    for module in generator.flow.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.5  # as fitting leaves it
-    noise = torch.randn(3, 12)
-    assert torch.equal(generator.train()(noise), generator.eval()(noise))
-
-
 def test_its_config_makes_it_again():
     network = {"_target_": "zsteer.networks.Generator", "z_dim": 9, "hidden_dim": 2}
     generator = DescribedGenerator(instantiate(network), num=4, layers=3, width=8)

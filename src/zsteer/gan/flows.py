@@ -26,9 +26,9 @@ def fit(flow: Flow, numbers: Float[Tensor, "n k"], num_steps: int, dropout: floa
     Args:
         dropout: share of its hidden units that each step leaves out.
     """
-    for module in flow.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = dropout
+    layers = [module for module in flow.modules() if isinstance(module, nn.Dropout)]
+    for layer in layers:
+        layer.p = dropout
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # its matrices are too small to be shared, and threads that wait for each other cost more
     try:
@@ -37,7 +37,9 @@ def fit(flow: Flow, numbers: Float[Tensor, "n k"], num_steps: int, dropout: floa
             _fit(flow.requires_grad_(True), numbers, num_steps, random_source(seed, 0, 3))
     finally:
         torch.set_num_threads(num_threads)
-        flow.requires_grad_(False).eval()
+        flow.requires_grad_(False).train()
+        for layer in layers:
+            layer.p = 0.0
 
 
 def _fit(flow: Flow, numbers: Float[Tensor, "n k"], num_steps: int, random: torch.Generator) -> None:

@@ -24,7 +24,7 @@ class Coupling(nn.Module):
         last = nn.Linear(width, 2 * len(kept))
         nn.init.zeros_(last.weight)  # so that it starts as the identity
         nn.init.zeros_(last.bias)
-        first = [nn.Linear(len(kept), width), nn.SiLU(), nn.Dropout(0.0)]  # fitting says how much is dropped
+        first = [nn.Linear(len(kept), width), nn.SiLU(), nn.Dropout(0.0)]  # dropped while it is fitted
         second = [nn.Linear(width, width), nn.SiLU(), nn.Dropout(0.0)]
         self.layers = nn.Sequential(*first, *second, last)
 
@@ -88,16 +88,11 @@ class DescribedGenerator(nn.Module):
                 f"gan.description has {num} numbers, which must be fewer than generator.network.z_dim={z_dim}"
             )
         self.network, self.z_dim, self.num, self.layers, self.width = network, z_dim, num, layers, width
-        self.flow = Flow(num, layers, width).requires_grad_(False).eval()  # it is fitted by itself
+        self.flow = Flow(num, layers, width).requires_grad_(False)  # it is fitted by itself
 
     def forward(self, noise: Float[Tensor, "n z_dim"]) -> Float[Tensor, "n 3 h w"]:
         free, drawn = noise[:, : -self.num], noise[:, -self.num :]
         return self.network(torch.cat([free, self.flow(drawn)], dim=1))
-
-    def train(self, mode: bool = True) -> "DescribedGenerator":
-        super().train(mode)
-        self.flow.eval()
-        return self
 
     def config(self, network: Mapping[str, Any]) -> dict[str, Any]:
         """Its config, given that of the network inside."""
