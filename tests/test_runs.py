@@ -196,7 +196,8 @@ def test_a_generator_whose_targets_have_no_names_is_refused(runs, words, tmp_pat
 
 def test_a_runs_file_of_weights_brings_its_network_unless_words_say_what_it_is(runs):
     file = f"{runs / 'gan'}/generator.safetensors"
-    for more, z_dim in (((), 8), (("generator=tutorial",), 64), (("generator=tutorial", "generator.network.z_dim=7"), 7)):
+    tutorial = "generator=tutorial"
+    for more, z_dim in (((), 8), ((tutorial,), 64), ((tutorial, "generator.network.z_dim=7"), 7)):
         words = [f"generator.checkpoint='{file}'", *more]
         cfg = compose("steer", words)
         put_files(cfg, words)
