@@ -36,6 +36,7 @@ class System:
 
 def _with_digits(system: Float[Tensor, "rows z z"], vectors: Float[Tensor, "rows z_dim"]) -> Tensor:
     """The solution; NaN for a row whose identity is lost to rounding, which leaves noise where nothing is damped."""
-    solution, singular = torch.linalg.solve_ex(system, vectors)
+    factor, lost = torch.linalg.cholesky_ex(system)  # not LU, which torch's MKL gets wrong after `set_num_threads(2)`
+    solution = torch.cholesky_solve(vectors[:, :, None], factor).squeeze(2)
     rounding = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(dim=1)
-    return solution.where(((rounding < 1) & (singular == 0))[:, None], torch.nan)
+    return solution.where(((rounding < 1) & (lost == 0))[:, None], torch.nan)
