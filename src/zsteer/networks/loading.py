@@ -71,10 +71,10 @@ def load_network(section: DictConfig, role: str) -> nn.Module:
 
 
 def refuse_odd_sizes(section: DictConfig, key: str) -> None:
-    """
+    """Look at what a network of ours takes, and at what those take that it is made of.
+
     Raises:
-        ValueError: a size or a number that one of our classes takes is none; torch would say something else. A network
-            that another one takes is looked at as well.
+        ValueError: a size or a number that one of our classes takes is none; torch would say something else.
     """
     for name, inner in section.items():
         if isinstance(inner, DictConfig):
