@@ -71,10 +71,12 @@ class VectorizedLauncher(Launcher):
         self.sweep = (hydra_context, task_function, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from zsteer.sweeps.hydra_internals import interpolations_parsed_once
         from zsteer.sweeps.launching import Sweep
         from zsteer.sweeps.vectorized import steer_together
 
-        return steer_together(Sweep(*self.sweep, job_overrides, initial_job_idx), self.max_rows)
+        with interpolations_parsed_once():
+            return steer_together(Sweep(*self.sweep, job_overrides, initial_job_idx), self.max_rows)
 
 
 class ProcessLauncher(Launcher):
@@ -96,3 +98,24 @@ class ProcessLauncher(Launcher):
         from zsteer.sweeps.processes import run_processes
 
         return run_processes(Sweep(*self.sweep, job_overrides, initial_job_idx), self.num_parallel, self.gpus)
+
+
+class BatchLauncher(Launcher):
+    """Has each task of another launcher steer a batch of jobs, as the vectorized launcher does.
+
+    Args:
+        nodes: the other launcher.
+        jobs_each: jobs of a task.
+        max_rows: noise vectors that a task steers at once.
+    """
+
+    def __init__(self, nodes: Launcher, jobs_each: int, max_rows: int):
+        self.nodes, self.jobs_each, self.max_rows = nodes, jobs_each, max_rows
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.sweep = (hydra_context, task_function, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from zsteer.sweeps.nodes import steer_on_nodes
+
+        return steer_on_nodes(self.nodes, *self.sweep, job_overrides, initial_job_idx, self.jobs_each, self.max_rows)

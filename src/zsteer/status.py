@@ -38,8 +38,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError, KeyboardInterrupt, Terminated)
 
 
-# Configs of the plugins that only the extra `sweeps` installs.
-OF_SWEEPS = r"hydra/(sweeper/(optuna|sampler)|launcher/submitit)"
+# Configs of the plugins that only an extra installs.
+OF_EXTRAS = {"sweeps": r"hydra/(sweeper/(optuna|sampler)|launcher/submitit)", "ray": r"hydra/launcher/ray"}
 
 
 @dataclass
@@ -167,8 +167,10 @@ def describe(error: BaseException) -> str:
         return "; ".join(("interrupted", *map(str, error.args)))
     if isinstance(error, Terminated):
         return "terminated"
-    if isinstance(error, MissingConfigException) and re.match(OF_SWEEPS, error.missing_cfg_file or ""):
-        return f"{error.missing_cfg_file} comes with an extra: pip install 'zsteer[sweeps]', or '.[sweeps]' in a clone"
+    if isinstance(error, MissingConfigException):
+        for extra, configs in OF_EXTRAS.items():
+            if re.match(configs, name := error.missing_cfg_file or ""):
+                return f"{name} comes with an extra: pip install 'zsteer[{extra}]', or '.[{extra}]' in a clone"
     text, cause = str(error), error.__cause__
     text = re.sub(r"^\w+ raised while resolving interpolation: ", "", text)  # what a resolver of ours says is enough
     if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError):

@@ -3,6 +3,7 @@
 import sys
 
 import hydra
+import omegaconf.base
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,8 +12,15 @@ from hydra.version import VersionBase
 from omegaconf import OmegaConf
 from places import ROOT
 
-from zsteer.app.composition import own_hydra
-from zsteer.sweeps.hydra_internals import Composer, hydra_of, options_of_command, word_of
+from zsteer.app.composition import compose, own_hydra
+from zsteer.sweeps.hydra_internals import (
+    Composer,
+    hydra_of,
+    interpolations_parsed_once,
+    options_of_command,
+    word_of,
+    yaml_of,
+)
 
 
 def test_private_parts_of_hydra_are_used_in_two_files_only():
@@ -75,3 +83,21 @@ def test_a_child_is_told_where_its_configs_are(monkeypatch):
     words = ["--config-path", "/theirs", "-cn", "other", "--config-dir=mine", "-m", "seed=0,1"]
     monkeypatch.setattr(sys, "argv", ["train_gan.py", *words])
     assert options_of_command() == ["--config-path=/theirs", "--config-dir=mine", "--config-name=other"]
+
+
+@pytest.mark.parametrize("script", ["steer", "train_gan"])
+def test_configs_are_written_as_omegaconf_writes_them(script):
+    words = ["+odd={text: '1e3', yes: 'yes', long: '" + "word " * 40 + "', none: null, umlaut: 'äöü λ', n: 1e-5}"]
+    cfg = compose(script, words)
+    assert yaml_of(cfg) == OmegaConf.to_yaml(cfg)
+
+
+def test_what_is_parsed_once_says_the_same():
+    cfg = OmegaConf.create({"a": 1, "b": "${a}", "c": "x${b}y", "d": "${oc.env:HOME,none}"})
+    expected = OmegaConf.to_container(cfg, resolve=True)
+    parse = omegaconf.base.parse
+    with interpolations_parsed_once():
+        assert [OmegaConf.to_container(cfg, resolve=True) for _ in range(2)] == [expected] * 2
+        cfg.a = 2
+        assert (cfg.b, cfg.c) == (2, "x2y")
+    assert omegaconf.base.parse is parse

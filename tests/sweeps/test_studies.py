@@ -105,12 +105,17 @@ def test_a_search_that_cannot_be_is_refused_before_its_first_job(search, word, s
 
 
 @pytest.mark.parametrize(
-    ("word", "group", "name"),
-    [("hydra/sweeper=optuna", "sweeper", "optuna.yaml"), ("hydra/launcher=slurm", "launcher", "submitit_slurm.yaml")],
+    ("word", "name", "extra"),
+    [
+        ("hydra/sweeper=optuna", "optuna.yaml", "sweeps"),
+        ("hydra/launcher=slurm", "submitit_slurm.yaml", "sweeps"),
+        ("hydra/launcher=ray_batches", "ray.yaml", "ray"),
+    ],
 )
-def test_a_missing_extra_is_named_with_the_command_that_installs_it(command, monkeypatch, word, group, name):
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(command, monkeypatch, word, name, extra):
+    group = word.partition("=")[0].removeprefix("hydra/")
     Plugins.instance()  # which makes the plugins' configs known
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], name)
     ended = command("steer", word, "seed=0,1", sweep=True)
     assert ended.code == 1
-    assert "pip install 'zsteer[sweeps]'" in ended.err.splitlines()[-1]
+    assert f"pip install 'zsteer[{extra}]'" in ended.err.splitlines()[-1]

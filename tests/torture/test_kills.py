@@ -7,12 +7,15 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 import torch
+from optuna.trial import TrialState
 from safetensors.torch import load_file
 from torture.victims import make_celeba, moments, run
 
@@ -136,6 +139,34 @@ def test_a_stage_that_is_killed_goes_on_to_the_same_end(name, shared, tmp_path, 
             ended = attempt(folder, 3)
             assert ended.code == 0, ended.said[-2000:]
         assert_same(tmp_path / "whole", folder, stage.exact)
+
+
+def test_workers_on_one_study_lose_no_trial_when_one_is_killed(tmp_path, torture):
+    if not torture:
+        pytest.skip("for make torture")
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    space = ("hydra/sweeper=optuna", "penalty_weight=interval(0.0,1.0)", "objective=gain_judge")
+    study = ("hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=of_all")
+    words = ["-m", *STEER, *space, *study, "hydra.sweeper.direction=maximize"]
+
+    def worker(name: str, *more: str, kill_after: float | None = None):
+        folder = tmp_path / name
+        where = () if more else (f"hydra.sweep.dir={folder}",)
+        return run("steer", [*words, *where, *more], tmp_path / f"{name}{len(more)}.log", kill_after)
+
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(worker, "other")
+        killed = worker("killed", kill_after=12)
+        assert killed.code in (0, -9), killed.said[-2000:]
+        assert other.result().code == 0, other.result().said[-2000:]
+    goes_on = worker("killed", f"resume={tmp_path / 'killed'}")
+    assert goes_on.code == 0, goes_on.said[-2000:]
+    trials = optuna.load_study(study_name="of_all", storage=storage).get_trials()
+    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert len(completed) >= 6
+    jobs = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/metrics.json")]
+    told = sorted(trial.value for trial in completed)
+    assert told == pytest.approx(sorted(job["gain_judge"] for job in jobs))
 
 
 def assert_same(whole: Path, other: Path, exact: bool) -> None:

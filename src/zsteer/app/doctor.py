@@ -30,6 +30,7 @@ EXTRAS = {
     "inception": (("torch_fidelity",), "inception=FILE"),
     "mlflow": (("mlflow",), "logger=mlflow"),
     "notebook": (("ipykernel", "nbclient", "nbformat"), "the notebook in examples"),
+    "ray": (("ray", "hydra_plugins.hydra_ray_launcher"), "hydra/launcher=ray"),
     "rich": (("rich",), "callbacks=rich_progress"),
     "sweeps": (
         ("hydra_plugins.hydra_optuna_sweeper", "hydra_plugins.hydra_submitit_launcher"),

@@ -34,7 +34,8 @@ from zsteer.files import LAST_CHECKPOINT, is_main_process
 from zsteer.locks import in_use
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
 from zsteer.sweeps.hydra_internals import VERSION_BASE, own_configs, word_of
-from zsteer.sweeps.launching import objective_of
+from zsteer.sweeps.jobs import state_of
+from zsteer.sweeps.launching import kept_objective, objective_of
 
 
 @runtime_checkable
@@ -222,6 +223,7 @@ class Task:
     def __post_init__(self) -> None:
         # Hydra asks a function for these.
         self.__name__, self.__module__, self.__doc__ = self.command.name, __name__, self.command.perform.__doc__
+        self.configs = own_configs()  # which another machine's command line does not say
 
     def __call__(self, cfg: DictConfig) -> Any:
         hydra_cfg = HydraConfig.get()
@@ -230,10 +232,12 @@ class Task:
         swept = hydra_cfg.mode == RunMode.MULTIRUN
         if swept:
             self.call.sweep = Path(hydra_cfg.sweep.dir)
-        words, configs, provenance = hydra_cfg.overrides.task, own_configs(), {}
+        words, provenance = hydra_cfg.overrides.task, {}
+        if swept and state_of(folder).get("state") == "completed":  # of a sweep that is resumed
+            return kept_objective(folder, cfg)
         if not swept:
             self.refuse_at_once(cfg, folder)
-            provenance = self.command.provenance(cfg, words, configs)
+            provenance = self.command.provenance(cfg, words, self.configs)
         try:
             # Hydra's own launchers and submitit's come here; a single run has its folder already.
             lock = in_use(folder, "hydra.sweep.dir") if swept else nullcontext()
@@ -241,7 +245,7 @@ class Task:
                 if swept:
                     self.refuse_sweep_words(cfg, swept)
                     self.command.ready(cfg, words)
-                    provenance |= self.command.provenance(cfg, words, configs)
+                    provenance |= self.command.provenance(cfg, words, self.configs)
                 tell_folder(cfg, folder)
                 result = self.command.perform(cfg, folder)
                 if is_main_process():

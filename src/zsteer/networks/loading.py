@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -37,6 +37,14 @@ class Networks:
     generator: nn.Module
     classifier: NamedClassifier
     judge: NamedClassifier | None
+    _frozen: dict[tuple[torch.dtype, torch.device], list[nn.Module]] = field(default_factory=dict, repr=False)
+
+    def frozen(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> list[nn.Module]:
+        """The generator and the classifier for inference, each form made once."""
+        form = (dtype, torch.device(device))
+        if form not in self._frozen:
+            self._frozen[form] = [frozen(network, *form) for network in (self.generator, self.classifier.network)]
+        return self._frozen[form]
 
 
 def load_networks(cfg: DictConfig, dtype: torch.dtype = torch.float32) -> Networks:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -101,3 +102,6 @@ class NonFiniteScore(ValueError):
     def __init__(self, message: str, history: History):
         super().__init__(message)
         self.history = history
+
+    def __reduce__(self) -> tuple[Any, ...]:  # by which other processes get it
+        return type(self), (str(self), self.history)

@@ -18,7 +18,7 @@ from torch import Tensor
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
 from zsteer.networks.fingerprints import fingerprint
-from zsteer.networks.inference import check_finite, frozen, num_free
+from zsteer.networks.inference import check_finite, num_free
 from zsteer.networks.loading import load_networks
 from zsteer.networks.memory import memory_for
 from zsteer.settings import NETWORKS
@@ -79,7 +79,7 @@ class Session:
             raise ValueError(f"steering._target_={cfg.steering._target_} must be LatentSteering or a subclass of it")
         self.networks = load_networks(cfg, self.dtype)
         self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
-        self._pair = (self.networks.generator, self.networks.classifier.network)
+        self._pair = self.networks.frozen(self.dtype, self.device)
         self._starts: dict[str, Tensor] = {}
 
     def job(self, cfg: DictConfig) -> Job:
@@ -200,9 +200,8 @@ class Session:
         Raises:
             NonFiniteScore: a score became NaN or infinite; the message says what broke.
         """
-        generator = frozen(self.networks.generator, self.dtype, self.device)
         with torch.no_grad():
-            history.check_finite(lambda noise: generator(noise.to(self.device)))
+            history.check_finite(lambda noise: self.networks.frozen(self.dtype, self.device)[0](noise.to(self.device)))
 
     def measure(self, job: Job, history: History) -> Steered:
         """A job's figures and picture, from its history; the judge scores the first and the last images.

@@ -15,14 +15,14 @@ from tqdm import tqdm
 from zsteer.data import attributes
 from zsteer.files import is_bundled
 from zsteer.networks.conditional import ConditionalGenerator
-from zsteer.networks.inference import frozen, noise_of, require_unconditioned, z_dim_of
+from zsteer.networks.inference import noise_of, require_unconditioned, z_dim_of
 from zsteer.networks.loading import Networks
 
 log = logging.getLogger(__name__)
 
 MAX_SAMPLES = 20_000  # that `where` looks through before it gives up
 SAMPLE_BATCH = 200  # that are drawn at a time
-LOOKED_AT = 25  # of them, until there are enough
+LOOKED_AT = 25  # of them at once, until there are enough
 
 
 def starting_noise(cfg: DictConfig, networks: Networks) -> Float[Tensor, "n z_dim"]:
@@ -108,13 +108,13 @@ def sample_where(
     Raises:
         ValueError: fewer than `num_images` among 20,000 samples.
     """
-    generator, classifier = (frozen(net, torch.float32) for net in (networks.generator, networks.classifier.network))
+    generator, classifier = networks.frozen(torch.float32)
     columns = [attributes.find(name, networks.classifier.names, key="where") for name in where]
     wanted = torch.tensor(list(where.values()))
     accepted: list[Tensor] = []
     for _ in tqdm(range(MAX_SAMPLES // SAMPLE_BATCH), desc="Looking for samples", unit_scale=SAMPLE_BATCH, leave=False):
         noise = noise_of(networks.generator, SAMPLE_BATCH, random, condition)
-        for part in noise.split(LOOKED_AT):
+        for part in noise.split(min(LOOKED_AT, 2 * num_images)):
             fits = ((classifier(generator(part))[:, columns] > 0) == wanted).all(dim=1)
             accepted += part[fits]
             if len(accepted) >= num_images:

@@ -5,9 +5,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import omegaconf.base
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -17,6 +20,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase, setbase
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import OmegaConfDumper
 
 VERSION_BASE = "1.3"
 
@@ -42,6 +46,17 @@ def hydra_of(folders: Sequence[Path]) -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
         VersionBase.instance().version_base = outer_base
         JobRuntime.instance().set("name", outer_name)
+
+
+@contextmanager
+def interpolations_parsed_once() -> Iterator[None]:
+    """Have OmegaConf keep what it has parsed: it parses an interpolation anew, for 0.2 ms, whenever it is read."""
+    parse = omegaconf.base.parse
+    omegaconf.base.parse = lru_cache(1024)(parse)
+    try:
+        yield
+    finally:
+        omegaconf.base.parse = parse
 
 
 def options_of_command() -> list[str]:
@@ -96,6 +111,19 @@ class Composer:
             group = self.loader.get_group_options(key, results_filter=None)  # choices, or groups of choices
             self._plain[key] = not override.is_hydra_override() and not group
         return self._plain[key] and override.package is None
+
+
+class Dumper(getattr(yaml, "CDumper", yaml.Dumper)):
+    """OmegaConf's, where libyaml writes, which takes a quarter of the time."""
+
+
+Dumper.add_representer(str, OmegaConfDumper.str_representer)
+
+
+def yaml_of(config: Any) -> str:
+    """What `OmegaConf.to_yaml` makes of a config, or of a list or a dict."""
+    plain = OmegaConf.to_container(config, enum_to_str=True) if OmegaConf.is_config(config) else config
+    return yaml.dump(plain, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=Dumper)
 
 
 def word_of(key: str, value: Any) -> str:

@@ -20,7 +20,7 @@ from zsteer.files import atomic_write, is_main_process, read_json
 from zsteer.locks import in_use
 from zsteer.runs import read_config
 from zsteer.status import describe, refuse_completed_sweep, write_failure
-from zsteer.sweeps.hydra_internals import Composer
+from zsteer.sweeps.hydra_internals import Composer, yaml_of
 from zsteer.sweeps.jobs import state_of
 
 
@@ -48,23 +48,29 @@ class Launched:
 
 @dataclass
 class Sweep:
-    """The jobs that Hydra's sweeper asks for, and what it needs to compose and run them."""
+    """The jobs that Hydra's sweeper asks for, and what it needs to compose and run them.
+
+    Args:
+        part: whether these are some of the jobs, of which other machines have the others.
+    """
 
     context: HydraContext
     task: Any
     config: DictConfig
     job_overrides: Sequence[Sequence[str]]
     first: int
+    part: bool = False
     jobs: list[Launched] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # The task is an `app.main.Task`.
-        self.call, self.check, self.provenance = self.task.call, self.task.command.ready, self.task.command.provenance
+        self.call, self.check = self.task.call, self.task.command.ready
         self.folder = Path(self.config.hydra.sweep.dir)
-        if self.first == 0 and not self.call.resumed:  # later batches of a search find those before
+        first = self.first == 0 and not self.part
+        if first and not self.call.resumed:  # later batches of a search find those before
             refuse_completed_sweep(self.folder)
         self.call.started = True
-        if self.first == 0:
+        if first:
             self.call.sweep = None  # one that is refused is not summarized
         self.jobs = list(self._composed())
         self._check_same()
@@ -96,7 +102,7 @@ class Sweep:
             ValueError: the folder that is to be resumed holds jobs of other words.
         """
         known = {job.folder.name: job.overrides for job in self.jobs}
-        all_known = self.grid and self.config.hydra.sweeper.get("max_batch_size") is None
+        all_known = self.grid and not self.part and self.config.hydra.sweeper.get("max_batch_size") is None
         for status in self.folder.glob("*/status.json") if self.call.resumed else ():
             saved = status.parent / ".hydra" / "overrides.yaml"
             words = OmegaConf.to_container(read_config(saved)) if saved.is_file() else None
@@ -127,12 +133,16 @@ class Sweep:
         if not is_main_process():
             return
         for name, text in {
-            "config": OmegaConf.to_yaml(job.cfg),
-            "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(job.hydra_cfg.hydra), "  "),
-            "overrides": OmegaConf.to_yaml(OmegaConf.create(job.overrides)),
+            "config": yaml_of(job.cfg),
+            "hydra": "hydra:\n" + indent(yaml_of(job.hydra_cfg.hydra), "  "),
+            "overrides": yaml_of(job.overrides),
         }.items():
             with atomic_write(job.folder / ".hydra" / f"{name}.yaml") as temporary:
                 temporary.write_text(text, encoding="utf-8")
+
+    def provenance(self, job: Launched) -> dict[str, Any]:
+        """What a job is made of, for its `status.json`."""
+        return self.task.command.provenance(job.cfg, job.overrides, self.task.configs)
 
     def ready(self, job: Launched) -> bool:
         """Whether a job's config passes its checks; if not, it has failed."""
@@ -168,10 +178,10 @@ class Sweep:
         return returned
 
 
-def kept_objective(job: Launched) -> Any:
+def kept_objective(folder: Path, cfg: DictConfig) -> Any:
     """What the sweeper gets of a job that is completed, from its folder."""
-    metrics = job.folder / "metrics.json"
-    return objective_of(read_json(metrics), job.cfg) if metrics.is_file() else None
+    metrics = folder / "metrics.json"
+    return objective_of(read_json(metrics), cfg) if metrics.is_file() else None
 
 
 def objective_of(metrics: Mapping[str, Any], cfg: DictConfig) -> Any:

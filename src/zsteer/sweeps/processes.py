@@ -33,7 +33,7 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
     waiting = [job for job in sweep.jobs if not job.completed]
     for job in sweep.jobs:
         if job not in waiting:
-            job.result = kept_objective(job)
+            job.result = kept_objective(job.folder, job.cfg)
     processes: list[subprocess.Popen] = []
     ended = threading.Event()
     with ExitStack() as stack:
@@ -77,7 +77,7 @@ def _run_process(
         code = process.wait()
     status = read_status(job.folder)
     if code == 0 and status.get("state") == "completed":
-        job.result = kept_objective(job)
+        job.result = kept_objective(job.folder, job.cfg)
     elif status.get("state") == "failed":
         job.error = ValueError(status["error"])
         sweep.call.failures.append(f"{job.folder.name}: {status['error']}")

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
 from tqdm import tqdm
@@ -12,7 +12,6 @@ from tqdm import tqdm
 from zsteer.files import is_main_process
 from zsteer.settings import whole_number
 from zsteer.status import interrupt_of, write_status
-from zsteer.sweeps.hydra_internals import own_configs
 from zsteer.sweeps.launching import Launched, Sweep, kept_objective, objective_of
 
 if TYPE_CHECKING:
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from zsteer.steering.results import Steered
     from zsteer.steering.session import Job, Session
 
-MOST_JOBS = 512  # in a batch: each keeps its folder by an open file, of which a process may often have 1,024
+Batch = Sequence[tuple[Launched, "Job"]]
+MOST_JOBS = 256  # in a batch: each of two batches' jobs keeps its folder by an open file, and 1,024 are often all
 
 
 def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
@@ -34,7 +34,7 @@ def steer_together(sweep: Sweep, max_rows: int) -> list[JobReturn]:
 
     for job in sweep.jobs:
         if job.completed:
-            job.result = kept_objective(job)
+            job.result = kept_objective(job.folder, job.cfg)
             continue
         if sweep.ready(job):
             groups.setdefault(group_of(job.cfg), []).append(job)
@@ -65,29 +65,28 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
                 sweep.begin(job)
             failed(job, error)
         return
-    batch: list[tuple[Launched, Job]] = []
-    for job in jobs:
-        try:
-            sweep.begin(job)
-            job.provenance = sweep.provenance(job.cfg, job.overrides, own_configs())
-            ready = session.job(job.cfg)
-        except Exception as error:
-            failed(job, error)
-            continue
-        rows = sum(len(other.noise) for _, other in batch) + len(ready.noise)
-        if batch and (rows > max_rows or len(batch) == MOST_JOBS):
-            _steer_batch(sweep, session, batch, bar)
-            batch = []
-        batch.append((job, ready))
-    if batch:
-        _steer_batch(sweep, session, batch, bar)
+    with Writing(sweep, session, bar) as writing:
+        batch: list[tuple[Launched, Job]] = []
+        for job in jobs:
+            try:
+                sweep.begin(job)
+                job.provenance = sweep.provenance(job)
+                ready = session.job(job.cfg)
+            except Exception as error:
+                failed(job, error)
+                continue
+            rows = sum(len(other.noise) for _, other in batch) + len(ready.noise)
+            if batch and (rows > max_rows or len(batch) == MOST_JOBS):
+                _steer_batch(writing, batch)
+                batch = []
+            batch.append((job, ready))
+        if batch:
+            _steer_batch(writing, batch)
 
 
-def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launched, "Job"]], bar: tqdm) -> None:
-    """Steer some jobs and write them; a batch that fails is steered in halves, until the job to blame stands alone."""
-    from zsteer.steering.history import NonFiniteScore
-    from zsteer.training.loggers import open_loggers
-
+def _steer_batch(writing: "Writing", batch: Batch) -> None:
+    """Steer some jobs, to be written; a batch that fails is steered in halves, until the job to blame stands alone."""
+    sweep, session = writing.sweep, writing.session
     started = time.monotonic()
     for launched, _ in batch:
         with suppress(OSError):  # a disk that is full now may not be when there is something to say
@@ -95,14 +94,12 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
     rows = sum(len(job.noise) for _, job in batch)
 
     def show(step: int) -> None:
-        bar.set_postfix_str(f"{rows} rows, step {step} of {session.num_steps}")
+        writing.bar.set_postfix_str(f"{rows} rows, step {step} of {session.num_steps}")
 
-    steered: list[Any] = []
+    histories: list[History] = []
     try:
         show(0)
         histories = session.steer([job for _, job in batch], progress_bar=False, after_step=show)
-        for (_, job), history in zip(batch, histories, strict=True):
-            steered.append(_measured(session, job, history))
     except BaseException as error:
         error = interrupt_of(error)
         ended = not isinstance(error, Exception) or isinstance(error, InterruptedError)
@@ -110,18 +107,61 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
         if ended or len(batch) == 1 or not session.alone:
             for launched, _ in batch:
                 sweep.fail(launched, error, (time.monotonic() - started) / len(batch))
-            bar.update(len(batch))
+            writing.bar.update(len(batch))
             if ended:
                 raise error from None
             return
-    if not steered:  # and only here, where no error holds the memory of what has failed
+    if not histories:  # and only here, where no error holds the memory of what has failed
         middle = len(batch) // 2
-        _steer_batch(sweep, session, batch[:middle], bar)
-        _steer_batch(sweep, session, batch[middle:], bar)
+        _steer_batch(writing, batch[:middle])
+        _steer_batch(writing, batch[middle:])
         return
-    share = (time.monotonic() - started) / len(batch)
+    writing.begin(batch, histories, (time.monotonic() - started) / len(batch))
 
-    def finish(launched: Launched, outcome: Any) -> None:
+
+class Writing:
+    """Measures and writes a batch while the next one moves, which leaves one of two cores idle.
+
+    However the block ends, all that has been steered is written.
+    """
+
+    def __init__(self, sweep: Sweep, session: "Session", bar: tqdm):
+        self.sweep, self.session, self.bar = sweep, session, bar
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future | None = None
+
+    def __enter__(self) -> "Writing":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None and self._last is not None:
+            self._last.result()
+
+    def begin(self, batch: Batch, histories: "list[History]", seconds: float) -> None:
+        """Have a batch written, each job of which took so long; at once, when the one before is."""
+        before, self._last = self._last, self._thread.submit(self._write, batch, histories, seconds)
+        if before is not None:
+            before.result()
+
+    def _write(self, batch: Batch, histories: "list[History]", seconds: float) -> None:
+        # Most of writing is to compress pictures, which other threads need not wait for; W&B has one run at a time.
+        plain = all(set(launched.cfg.get("logger") or ()) <= {"tensorboard"} for launched, _ in batch)
+        try:
+            outcomes = [_measured(self.session, job, own) for (_, job), own in zip(batch, histories, strict=True)]
+            with ThreadPoolExecutor(None if plain else 1) as pool:
+                jobs = (launched for launched, _ in batch)
+                list(pool.map(lambda launched, outcome: self._finish(launched, outcome, seconds), jobs, outcomes))
+        except BaseException as error:
+            for launched, _ in batch:
+                if launched.result is None and launched.error is None:
+                    self.sweep.fail(launched, error, seconds)
+            raise
+
+    def _finish(self, launched: Launched, outcome: "Steered | Exception", seconds: float) -> None:
+        from zsteer.steering.history import NonFiniteScore
+        from zsteer.training.loggers import open_loggers
+
         try:
             if isinstance(outcome, Exception):
                 if isinstance(outcome, NonFiniteScore) and is_main_process():
@@ -133,22 +173,11 @@ def _steer_batch(sweep: Sweep, session: "Session", batch: Sequence[tuple[Launche
                     outcome.log(loggers)
                     outcome.write(launched.folder)
             launched.result = objective_of(outcome.metrics, launched.cfg)
-            write_status(launched.folder, "completed", share, launched.provenance)
+            write_status(launched.folder, "completed", seconds, launched.provenance)
             launched.kept.close()
         except Exception as error:
-            sweep.fail(launched, error, share)
-        bar.update()
-
-    # Most of writing is to compress pictures, which other threads need not wait for; W&B has one run at a time.
-    plain = all(set(launched.cfg.get("logger") or ()) <= {"tensorboard"} for launched, _ in batch)
-    try:
-        with ThreadPoolExecutor(None if plain else 1) as pool:
-            list(pool.map(finish, (launched for launched, _ in batch), steered))
-    except BaseException as error:
-        for launched, _ in batch:
-            if launched.result is None and launched.error is None:
-                sweep.fail(launched, error, share)
-        raise
+            self.sweep.fail(launched, error, seconds)
+        self.bar.update()
 
 
 def _measured(session: "Session", job: "Job", history: "History") -> "Steered | Exception":
