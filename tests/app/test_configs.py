@@ -156,7 +156,16 @@ def test_a_script_knows_its_own_experiments_by_their_names_alone():
 def test_each_key_of_steer_stands_in_its_config():
     keys = yaml.safe_load((CONFIGS / "steer.yaml").read_text())
     contract = ("target", "edit", "penalty_weight", "num_steps", "step_size", "num_images", "seed", "where", "noise")
-    assert {*contract, "show_every", "preserve", "until", "last_step_size", "objective"} <= set(keys)
+    assert {
+        *contract,
+        "show_every",
+        "record_every",
+        "max_rows",
+        "preserve",
+        "until",
+        "last_step_size",
+        "objective",
+    } <= set(keys)
 
 
 def test_the_discriminators_optimizer_follows_the_generators_until_it_has_its_own():

@@ -83,6 +83,23 @@ def test_a_run_leaves_every_file_of_the_contract(command):
     assert not [path for path in ended.folder.rglob("*") if path.name.startswith(".") and path.is_file()]
 
 
+def test_parts_of_the_images_and_some_of_the_steps_are_as_all(command):
+    words = ("num_steps=5", "num_images=5", "method=ascent", "trainer.precision=64-true", "show_every=3")
+    whole = command("steer", *words)
+    ended = command("steer", *words, "max_rows=2", "record_every=2")
+    assert ended.code == 0, ended.err
+    expected, history = (load_file(run.folder / "history.safetensors") for run in (whole, ended))
+    assert expected["steps"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert history["steps"].tolist() == [0, 2, 4, 5]
+    for name in ("noise", "logits"):
+        torch.testing.assert_close(history[name], expected[name][history["steps"]], rtol=0, atol=1e-9)
+    torch.testing.assert_close(history["score"], expected["score"], rtol=0, atol=1e-9)
+    events = EventAccumulator(str(ended.folder), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in events.Scalars("steer/target_logit")] == [0, 2, 4, 5]
+    assert [event.step for event in events.Scalars("steer/score")] == [0, 1, 2, 3, 4]
+    assert [event.step for event in events.Images("steer/images")] == [0, 3, 5]
+
+
 def test_without_a_judge_figures_are_null_and_the_gain_is_called_unconfirmed(command):
     ended = command("steer", *QUICK, "judge=none")
     metrics = json.loads((ended.folder / "metrics.json").read_text())

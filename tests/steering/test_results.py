@@ -36,7 +36,14 @@ def history():
         [torch.randn(NUM, CLASSES, generator=generator) for _ in range(STEPS + 1)],
         [torch.randn(NUM, generator=generator) for _ in range(STEPS)],
         images,
+        list(range(STEPS + 1)),
     )
+
+
+def test_of_many_images_the_picture_shows_the_first(history):
+    columns = 300
+    history.images = {step: images[:1].expand(columns, -1, -1, -1) for step, images in history.images.items()}
+    assert picture(history, captions=["x"] * columns).shape[2] < 260 * 66
 
 
 def centre(image, row, column, num_rows=3, num_columns=NUM):
@@ -124,6 +131,7 @@ def test_saved_history_has_noise_logits_and_the_mean_score_of_each_step(tmp_path
         "noise": [STEPS + 1, NUM, Z_DIM],
         "logits": [STEPS + 1, NUM, CLASSES],
         "score": [STEPS],
+        "steps": [STEPS + 1],
     }
     for step in range(STEPS + 1):
         assert torch.equal(tensors["noise"][step], history.noise[step])

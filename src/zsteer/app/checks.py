@@ -67,7 +67,7 @@ def steer(cfg: DictConfig) -> None:
     Raises:
         ValueError, FileNotFoundError: one line for the first setting that is wrong.
     """
-    for key in ("num_steps", "num_images", "show_every"):
+    for key in ("num_steps", "num_images", "show_every", "record_every", "max_rows"):
         whole_number(cfg[key], key, 1, MOST)
     whole_number(cfg.seed, "seed", 0, MAX_SEED)
     real_number(cfg.penalty_weight, "penalty_weight", minimum=0.0)

@@ -14,16 +14,17 @@ from zsteer.files import HISTORY, atomic_write
 
 @dataclass
 class History:
-    """Lists over the steps of a run, each entry before that step's update, the last after all.
+    """Lists over the recorded steps of a run, each entry before that step's update, the last after all.
 
-    noise `[rows, z_dim]`; logits `[rows, K]` of the steering classifier; scores `[rows]`, one entry fewer; images
-    `[rows, 3, H, W]` in [-1, 1] by step, of the steps asked for and the last.
+    noise `[rows, z_dim]`; logits `[rows, K]` of the steering classifier; scores `[rows]`, of all steps but the last;
+    images `[rows, 3, H, W]` in [-1, 1] by step, of the steps asked for and the last; steps, the recorded ones' numbers.
     """
 
     noise: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     images: dict[int, Tensor] = field(default_factory=dict)
+    steps: list[int] = field(default_factory=list)
 
     def cpu(self) -> "History":
         """The same on the CPU."""
@@ -49,26 +50,32 @@ class History:
         for step, scores in enumerate([*self.scores, self.logits[-1].sum(dim=1)]):
             broken = (~scores.isfinite()).nonzero().flatten().tolist()
             if broken:
-                before = {shown: images for shown, images in self.images.items() if shown < step}
+                shown = {shown: images for shown, images in self.images.items() if shown < step}
+                before = sum(recorded < step for recorded in self.steps)
                 raise NonFiniteScore(
-                    f"scores are not finite at step {step} in rows {broken}: {self._cause(step, broken, images_of)}",
-                    History(self.noise[:step], self.logits[:step], self.scores[:step], before),
+                    f"scores are not finite at step {step} in rows {broken}: "
+                    f"{self._cause(step, before, broken, images_of)}",
+                    History(self.noise[:before], self.logits[:before], self.scores[:step], shown, self.steps[:before]),
                 )
 
-    def _cause(self, step: int, rows: list[int], images_of: Callable[[Tensor], Tensor]) -> str:
-        """Which of noise, images, logits and scores is the first that is not finite, and what to do."""
-        noise = self.noise[step][rows]
+    def _cause(self, step: int, place: int, rows: list[int], images_of: Callable[[Tensor], Tensor]) -> str:
+        """Which of noise, images, logits and scores is the first that is not finite, and what to do.
+
+        Args:
+            place: where the step, or the next that is recorded, stands in the lists.
+        """
+        noise = self.noise[place][rows]
         smaller = "lower step_size, or use another" if step else "use another"
         if not noise.isfinite().all():
             return "the noise left all numbers; lower step_size, penalty_weight or what is large of method"
         if not images_of(noise).isfinite().all():
             return f"generator.network gives NaN or infinite images; {smaller}"
-        if not self.logits[step][rows].isfinite().all():
+        if not self.logits[place][rows].isfinite().all():
             return f"classifier.network gives NaN or infinite logits; {smaller}"
         return "lower penalty_weight"
 
     def save(self, folder: Path, kept: Mapping[str, Tensor] | None = None) -> None:
-        """Write `noise` `[steps+1, n, z_dim]`, `logits` `[steps+1, n, K]` and `score` `[steps]`, as far as recorded.
+        """Write `noise` `[recorded, n, z_dim]` and `logits` `[recorded, n, K]` of `steps`, and `score` `[num_steps]`.
 
         Args:
             kept: more tensors to keep beside them.
@@ -78,6 +85,7 @@ class History:
         tensors = {
             "noise": torch.stack(self.noise),
             "logits": torch.stack(self.logits),
+            "steps": torch.tensor(self.steps),
             "score": torch.stack(self.scores).mean(dim=1) if self.scores else torch.empty(0),
             **(kept or {}),
         }
@@ -93,7 +101,7 @@ def _each_tensor(histories: Sequence[History], function: Callable[[list[Tensor]]
         return [function(list(tensors)) for tensors in zip(*parts, strict=True)]
 
     images = {step: function([history.images[step] for history in histories]) for step in histories[0].images}
-    return History(merged("noise"), merged("logits"), merged("scores"), images)
+    return History(merged("noise"), merged("logits"), merged("scores"), images, histories[0].steps)
 
 
 class NonFiniteScore(ValueError):

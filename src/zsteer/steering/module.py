@@ -33,6 +33,7 @@ class LatentSteering(LightningModule):
     Args:
         sigma: standard deviations of the classifier's logits over unsteered samples; a logit that never varies has ∞.
         show_steps: the steps whose images are recorded; the last step's always are.
+        record_every: steps between two whose noise and logits are recorded; the first's and the last's always are.
 
     Of a conditional generator's noise only the free numbers move, or with a method that says so only its condition.
 
@@ -48,12 +49,13 @@ class LatentSteering(LightningModule):
         method: Method,
         sigma: Float[Tensor, " k"],
         show_steps: Iterable[int] = (),
+        record_every: int = 1,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.noise = nn.Parameter(noise.clone())
         self.method = method
-        self.show_steps = set(show_steps)
+        self.show_steps, self.record_every = set(show_steps), record_every
         self.history = History()
         self.rows, self.sigma = rows, sigma
         self.networks = (generator, classifier)  # a tuple, so that nn.Module does not register them
@@ -118,7 +120,7 @@ class LatentSteering(LightningModule):
             images, logits = self(self.noise)
         step = len(self.history.scores)
         self.show_steps.add(step)
-        self._record(step, images, logits)
+        self._record(step, images, logits, last=True)
         self.history = self.history.cpu()
         if self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
@@ -130,9 +132,11 @@ class LatentSteering(LightningModule):
         check_uncoupled(optimizer)
         return optimizer
 
-    def _record(self, step: int, images: Tensor, logits: Tensor) -> None:
-        self.history.noise.append(self.noise.detach().clone())
-        self.history.logits.append(logits.detach())
+    def _record(self, step: int, images: Tensor, logits: Tensor, last: bool = False) -> None:
+        if step % self.record_every == 0 or last:
+            self.history.steps.append(step)
+            self.history.noise.append(self.noise.detach().clone())
+            self.history.logits.append(logits.detach())
         if step in self.show_steps:
             self.history.images[step] = images.detach().float()
 

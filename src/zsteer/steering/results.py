@@ -26,6 +26,7 @@ from zsteer.steering.metrics import Judged, Scored
 from zsteer.training.loggers import log_figures, log_settings
 
 PICTURE = "steering.png"
+MOST_COLUMNS = 256  # of it
 MEANINGS = {  # of the figures, where they are printed
     "gain_classifier": "σ, the target's change as the steering classifier sees it",
     "gain_judge": "σ, as the judge sees it",
@@ -101,8 +102,9 @@ class Steered(Result):
                 continue
             log_settings([logger], self.settings)
             scalars = scalars_of(self.history, self.columns)
-            for step in range(len(self.history.noise)):
-                logger.log_metrics({tag: values[step] for tag, values in scalars.items() if step < len(values)}, step)
+            for step in range(len(self.history.scores) + 1):
+                if known := {tag: values[step] for tag, values in scalars.items() if step in values}:
+                    logger.log_metrics(known, step)
             log_figures([logger], self.settings, self.figures, len(self.history.scores))
 
     @cached_property
@@ -171,10 +173,13 @@ def measured(
 
 
 def picture(history: History, captions: Sequence[str] = (), lines: Sequence[str] = ()) -> Float[Tensor, "3 h w"]:
-    """The shown images in [0, 1]: one column per image, time downwards, the last row final; their steps beside them."""
-    rows = dict(sorted(history.images.items()))
+    """The shown images in [0, 1]: one column per image, time downwards, the last row final; their steps beside them.
+
+    Of many images the first 256.
+    """
+    rows = {step: images[:MOST_COLUMNS] for step, images in sorted(history.images.items())}
     grid = grid_of(torch.cat(list(rows.values())), columns=len(rows[0]))
-    return annotated(grid, captions, [f"step {step}" for step in rows], lines)
+    return annotated(grid, captions[:MOST_COLUMNS], [f"step {step}" for step in rows], lines)
 
 
 def title(settings: Mapping[str, Any]) -> str:
@@ -188,22 +193,28 @@ def notes(target: str) -> list[str]:
     return [f"  {target} is a number, not the label {label}: target={label} would steer that" for label in labels]
 
 
-def scalars_of(history: History, columns: Sequence[int]) -> dict[str, list[float]]:
-    """What is logged at each step, the score before it, the others at the end too.
+def scalars_of(history: History, columns: Sequence[int]) -> dict[str, dict[int, float]]:
+    """What is logged, by step: the score before each, the others of the recorded steps, and so of the last.
 
     Args:
         columns: as for `write_events`.
     """
-    noise, logits = torch.stack(history.noise), torch.stack(history.logits)
-    change = logits - logits[0]
-    change[:, :, columns] = 0.0
-    scalars = {
-        "steer/target_logit": logits[:, :, columns[0]].mean(dim=1),
-        "steer/other_change": change.norm(dim=2).mean(dim=1),
-        "steer/noise_norm": noise.norm(dim=2).mean(dim=1),
-        "steer/score": torch.stack(history.scores).mean(dim=1),
+
+    def other_change(logits: Tensor) -> Tensor:
+        change = logits - history.logits[0]
+        change[:, columns] = 0.0
+        return change.norm(dim=1)
+
+    recorded = {
+        "steer/target_logit": [logits[:, columns[0]] for logits in history.logits],
+        "steer/other_change": [other_change(logits) for logits in history.logits],
+        "steer/noise_norm": [noise.norm(dim=1) for noise in history.noise],
     }
-    return {tag: values.tolist() for tag, values in scalars.items()}
+    scalars = {
+        tag: dict(zip(history.steps, torch.stack(values).mean(dim=1).tolist(), strict=True))
+        for tag, values in recorded.items()
+    }
+    return {**scalars, "steer/score": dict(enumerate(torch.stack(history.scores).mean(dim=1).tolist()))}
 
 
 def write_events(
@@ -223,10 +234,10 @@ def write_events(
     """
     events = Events()
     for tag, values in scalars_of(history, columns).items():
-        for step, value in enumerate(values):
+        for step, value in values.items():
             events.scalar(tag, value, step)
     for row, (step, images) in enumerate(sorted(history.images.items())):
-        events.image("steer/images", png(row_of(image, images, row)), step)
+        events.image("steer/images", png(row_of(image, images[:MOST_COLUMNS], row)), step)
     events.image("steer/history", encoded or png(image), len(history.scores))
     # HParams hides runs in which a column is a number here and null there: what is unknown is NaN.
     known = {f"figure/{name}": float("nan") if value is None else value for name, value in figures.items()}

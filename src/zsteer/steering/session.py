@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
+from tqdm import tqdm
 
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS
+from zsteer.files import is_main_process
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import check_finite, num_free
 from zsteer.networks.loading import load_networks
@@ -47,7 +49,7 @@ class Job:
 
 
 def group_of(cfg: DictConfig) -> str:
-    """What jobs must have in common to be steered together, as text: networks, method, precision, number of steps.
+    """What jobs must have in common to be steered together, as text: networks, method, precision, steps, record.
 
     All else differs from row to row: target (but for one that joins several, for which the networks have a logit
     more), edit, penalty, step size, seed, noise, number of images.
@@ -57,7 +59,7 @@ def group_of(cfg: DictConfig) -> str:
     regressors = [attributes.needs_regressor(section, cfg.target) for section in (cfg.classifier, cfg.judge) if section]
     joined = (cfg.target, cfg.edit) if "+" in str(cfg.target) else None
     random = any(cfg[role] and cfg[role].get("checkpoint") is None for role in NETWORKS)
-    return json.dumps([shared, regressors, joined, cfg.num_steps, cfg.seed if random else None])
+    return json.dumps([shared, regressors, joined, cfg.num_steps, cfg.record_every, cfg.seed if random else None])
 
 
 class Session:
@@ -78,7 +80,8 @@ class Session:
         if not (isinstance(kind, type) and issubclass(kind, LatentSteering)):
             raise ValueError(f"steering._target_={cfg.steering._target_} must be LatentSteering or a subclass of it")
         self.networks = load_networks(cfg, self.dtype)
-        self.trainer, self.num_steps = cfg.trainer, cfg.num_steps
+        self.trainer, self.num_steps, self.record_every = cfg.trainer, cfg.num_steps, cfg.record_every
+        self.max_rows = cfg.max_rows
         self._pair = self.networks.frozen(self.dtype, self.device)
         self._starts: dict[str, Tensor] = {}
 
@@ -138,7 +141,8 @@ class Session:
     ) -> list[History]:
         """Steer the rows of all jobs as one batch, on the Trainer's devices; what the rows of each went through.
 
-        In two batches, and so on, where one device's memory does not hold all.
+        In two batches, and so on, where one device's memory does not hold all; a job of more than `max_rows` rows in
+        parts of so many.
 
         Args:
             after_step: is told how many steps are done, after each.
@@ -147,6 +151,8 @@ class Session:
             KeyboardInterrupt: Ctrl-C came.
             InterruptedError: SIGTERM came to one of several processes.
         """
+        if len(jobs) == 1 and len(jobs[0].noise) > self.max_rows:
+            return [self._in_parts(jobs[0], self.max_rows, progress_bar, after_step)]
         shown = progress_bar and self.trainer.get("enable_progress_bar", True)
         trainer = made_by_lightning(self.trainer, **TRAINER_SETTINGS, enable_progress_bar=shown)
         callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
@@ -161,6 +167,7 @@ class Session:
             method=self.fitted_method,
             sigma=metrics.sigma_of(self.references[0]),
             show_steps=frozenset[int]().union(*(job.shown for job in jobs)),
+            record_every=self.record_every,
         )
         # The processes of several devices would not run out of memory together.
         with memory_for(len(module.rows)) if self.alone else nullcontext():
@@ -182,11 +189,18 @@ class Session:
             middle = len(jobs) // 2
             halves = (jobs[:middle], jobs[middle:])
             return [history for half in halves for history in self.steer(half, progress_bar, after_step)]
-        (job,) = jobs
-        middle = len(job.noise) // 2
-        rows = (slice(0, middle), slice(middle, None))
-        parts = [replace(job, noise=job.noise[half], rows=job.rows[half]) for half in rows]
-        return [History.joined([self.steer([part], progress_bar, after_step)[0] for part in parts])]
+        return [self._in_parts(jobs[0], -(-len(jobs[0].noise) // 2), progress_bar, after_step)]
+
+    def _in_parts(self, job: Job, most: int, progress_bar: bool, after_step: Callable[[int], None] | None) -> History:
+        """What the rows of a job went through, of which so many are steered at a time."""
+        parts = list(range(0, len(job.noise), most))
+        shown = progress_bar and self.trainer.get("enable_progress_bar", True) and is_main_process()
+        histories = []
+        for first in tqdm(parts, desc=f"Steering {most} images at a time", unit="part", disable=not shown):
+            rows = slice(first, first + most)
+            part = replace(job, noise=job.noise[rows], rows=job.rows[rows])
+            histories += self.steer([part], False, after_step)
+        return History.joined(histories)
 
     @cached_property
     def fitted_method(self) -> Method:
