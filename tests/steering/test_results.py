@@ -9,8 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
 
 from zsteer.pictures import grid_of, save_picture
+from zsteer.steering.figures import MEANINGS
 from zsteer.steering.history import History
-from zsteer.steering.results import MEANINGS, picture, table, write_events
+from zsteer.steering.results import picture, table, write_events
 
 NUM, STEPS, Z_DIM, CLASSES = 3, 4, 5, 6
 TARGET, JOINED = 4, (1, 2)

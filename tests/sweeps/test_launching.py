@@ -188,7 +188,14 @@ def test_what_cannot_be_resumed_is_named(command, tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["gain", "gain_judge"])
-def test_an_objective_that_is_not_known_is_refused(command, objective):
-    ended = command("steer", *QUICK, f"objective={objective}")  # without a judge its gain is null
+def test_an_objective_that_no_job_has_is_refused_before_the_first_step(command, objective):
+    ended = command("steer", *QUICK, f"objective={objective}")  # without a judge there is no gain of its
     assert ended.code == 1
-    assert f"objective={objective} must be one of the job's figures" in ended.err.splitlines()[-1]
+    assert ended.err.splitlines()[-1].startswith(f"error: objective={objective} must be one of gain_classifier, noise")
+    assert not list(ended.folder.glob("*"))
+
+
+def test_an_objective_that_is_not_known_in_the_end_is_named(command):
+    ended = command("steer", "num_images=1", "num_steps=1", "objective=preservation_rate")  # of groups of five
+    assert ended.code == 1
+    assert "objective=preservation_rate must be one of the job's figures" in ended.err.splitlines()[-1]

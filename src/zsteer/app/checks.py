@@ -32,6 +32,7 @@ from zsteer.settings import (
     real_number,
     whole_number,
 )
+from zsteer.steering.figures import MEANINGS, NUMBERS, UNJUDGED
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
@@ -94,20 +95,22 @@ def steer(cfg: DictConfig) -> None:
     until(cfg)
     where(cfg)
     condition(cfg)
-    objective(cfg.objective)
+    objective(cfg.objective, UNJUDGED if cfg.judge is None else tuple(MEANINGS))
     if cfg.method.get("_target_") == "zsteer.steering.methods.OfCondition":
         entry(cfg)
     if cfg.noise is not None:
         existing_file(cfg.noise, "noise")
 
 
-def objective(wanted: Any) -> None:
-    """Null, the name of a figure, or a list of names; which figures there are is known at the end."""
+def objective(wanted: Any, figures: Sequence[str]) -> None:
+    """Null, the name of a figure, or a list of names; whether a figure is known is seen at the end."""
     names = wanted if isinstance(wanted, ListConfig) else [wanted]
     if wanted is not None and not (names and all(isinstance(name, str) for name in names)):
         raise ValueError(
             f"objective={wanted} must be the name of a figure, or a list of names, as objective=gain_judge"
         )
+    for name in names if wanted is not None else ():
+        choice(name, "objective", (*figures, *NUMBERS))
 
 
 def unknown_keys(cfg: DictConfig, known: Collection[str], path: str = "") -> None:

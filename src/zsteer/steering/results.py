@@ -20,6 +20,7 @@ from zsteer.files import write_json
 from zsteer.pictures import Png, annotated, grid_of, png, row_of, save_picture, to_uint8
 from zsteer.results import Result
 from zsteer.steering import metrics
+from zsteer.steering.figures import MEANINGS
 from zsteer.steering.history import History
 from zsteer.steering.judge import Judge
 from zsteer.steering.metrics import Judged, Scored
@@ -27,18 +28,6 @@ from zsteer.training.loggers import log_figures, log_settings
 
 PICTURE = "steering.png"
 MOST_COLUMNS = 256  # of it
-MEANINGS = {  # of the figures, where they are printed
-    "gain_classifier": "σ, the target's change as the steering classifier sees it",
-    "gain_judge": "σ, as the judge sees it",
-    "agreement": "correlation of the two over samples",
-    "hacking_gap": "σ of gain that the judge does not confirm",
-    "attribute_dependency": "σ, mean change of the other attributes",
-    "attribute_dependency_max": "σ, the largest",
-    "attribute_dependency_all": "σ, the mean with those that the target excludes by its meaning",
-    "success_rate": "of the images that lacked what was wanted; – if none did",
-    "preservation_rate": "of the other attributes' states, in groups of five images or more",
-    "noise_norm_percentile": "of ‖z‖² in the prior; 50 is typical",
-}
 
 
 @dataclass(frozen=True, repr=False)
