@@ -4,8 +4,8 @@
     python benchmarks/growth.py images 100 1000 10000
 
 The first sweeps seeds, an image each; summarizes once more; and waits until TensorBoard's server knows every run. The
-second steers for 1,000 steps, of which the history keeps every tenth, by random networks of width 2: what a run keeps
-of its steps does not depend on the networks, and the bundled ones would take hours.
+second steers for 100 steps, all of which the history keeps, as it keeps of 1,000 by `record_every=10`; by random networks
+of width 2, since what a run keeps does not depend on the networks, and the bundled ones would take hours.
 """
 
 import json
@@ -25,7 +25,7 @@ from zsteer.networks import Classifier, Generator
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SMALL = ("method=ascent", "num_steps=10", "show_every=5", "num_images=1", "trainer=cpu")
 NARROW = {"generator": Generator(64, 3, 2), "classifier": Classifier(3, 40, 2)}
-LONG = ("method=ascent", "num_steps=1000", "record_every=10", "show_every=1000", "judge=none", "trainer=cpu")
+LONG = ("method=ascent", "num_steps=100", "show_every=100", "judge=none", "trainer=cpu")
 PORT = 6299
 
 

@@ -165,7 +165,7 @@ def test_workers_on_one_study_lose_no_trial_when_one_is_killed(tmp_path, torture
     completed = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert len(completed) >= 6
     jobs = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/metrics.json")]
-    told = sorted(trial.value for trial in completed)
+    told = sorted(trial.values[0] for trial in completed)
     assert told == pytest.approx(sorted(job["gain_judge"] for job in jobs))
 
 

@@ -113,7 +113,7 @@ class Composer:
         return self._plain[key] and override.package is None
 
 
-class Dumper(getattr(yaml, "CDumper", yaml.Dumper)):
+class Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # pyright: ignore[reportGeneralTypeIssues]
     """OmegaConf's, where libyaml writes, which takes a quarter of the time."""
 
 
