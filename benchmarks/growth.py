@@ -4,8 +4,8 @@
     python benchmarks/growth.py images 100 1000 10000
 
 The first sweeps seeds, an image each; summarizes once more; and waits until TensorBoard's server knows every run. The
-second steers for 100 steps, all of which the history keeps, as it keeps of 1,000 by `record_every=10`; by random networks
-of width 2, since what a run keeps does not depend on the networks, and the bundled ones would take hours.
+second steers for 100 steps, all of which the history keeps, as it keeps of 1,000 by `record_every=10`. Its networks are
+random and of width 2: what a run keeps does not depend on them, and by the bundled ones it would take hours.
 """
 
 import json

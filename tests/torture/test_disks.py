@@ -1,4 +1,4 @@
-"""A folder that cannot be written, a disk that is full: one line, before any work if possible, and nothing half-written.
+"""A folder that cannot be written, a disk that is full: one line, before any work if possible, nothing half-written.
 
 A disk of its own in a namespace of mounts of its own, which takes root's rights.
 """
