@@ -93,7 +93,11 @@ def test_a_run_that_is_ended_says_so_and_does_not_exit_as_if_all_were_well(tmp_p
     words = ("num_steps=5000", "judge=none", "trainer=cpu", f"hydra.run.dir={tmp_path / 'run'}")
     status = tmp_path / "run" / "status.json"
     command = [sys.executable, "scripts/steer.py", *words]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+
+    def heard() -> None:  # also where the tests were started by nohup, which a run respects
+        signal.signal(number, signal.SIG_DFL)
+
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         try:
             for _ in range(600):
                 if status.is_file():
