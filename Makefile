@@ -11,7 +11,7 @@ RUNTIME := $(lastword $(sort $(wildcard onnxruntime-web-*.tgz)))
 PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo explore docs test coverage torture lint format typecheck bench pictures bundle clean
+.PHONY: help install demo explore docs test coverage torture fuzz lint format typecheck bench pictures bundle clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -67,6 +67,10 @@ coverage: $(TESTS) ## run the whole suite, and say which lines it does not reach
 
 torture: $(TESTS) ## kill every stage, mutate every file that is read, ask for all that can be asked for; `make test` does a minute of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture --torture --numprocesses auto --maxprocesses 4
+
+fuzz: $(TESTS) ## fuzz every reader for ten minutes, two at a time (over an hour), and keep in tests/torture/corpus what it found
+	$(PIP) --group fuzz
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m torture.fuzz
 
 lint: $(TESTS) ## check style, and that imports point one way
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from omegaconf import OmegaConf
+from runtimes import write_package
 from safetensors.torch import save_file
 
 import zsteer
@@ -16,7 +17,8 @@ from zsteer.files import MOST_VALUES, check_aliases
 from zsteer.runs import read_config, section_of
 from zsteer.sweeps.jobs import given_to
 
-# All of the package is imported, and one small run of each command made, where no address can be looked up or reached.
+# All of the package is imported, and one small run of each command made, where no address can be looked up or reached;
+# the live page is another test's (`served.HERE_ALONE`).
 OFFLINE = """
 import importlib, pkgutil, sys
 
@@ -42,8 +44,16 @@ zsteer._call("sample", ("generator=./gan", "num_images=1"), {}, None, "sampled")
 zsteer.invert("sampled/images/00000.png", "num_samples=2", "starts=1", "num_steps=1", "trainer=cpu")
 zsteer.directions(source="sefa")
 assert zsteer.reproduce("steered").equal
-sys.argv = ["doctor.py", "hydra.run.dir=examined"]
-commands.doctor()
+zsteer.prepare_data("data=procedural", *faces[:3])
+own = ("generator=./gan", "classifier=./classifier", "judge=./classifier")
+zsteer.export(*own, "runtime=package", "sliders=[Bangs]")
+for words in (
+    ["steer.py", "-m", *own, "num_images=1", "num_steps=1", "trainer=cpu", "seed=0,1", "hydra.sweep.dir=sweep"],
+    ["summarize.py", "sweep", "hydra.run.dir=summary"],
+    ["doctor.py", "hydra.run.dir=examined"],
+):
+    sys.argv = words
+    getattr(commands, words[0].partition(".")[0])()
 """
 
 
@@ -55,6 +65,7 @@ def bomb(depth):
 
 
 def test_no_command_asks_the_network(tmp_path):
+    write_package(tmp_path / "package")
     program = [sys.executable, "-W", "ignore", "-c", OFFLINE]
     ended = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr[-3000:]

@@ -72,7 +72,7 @@ WRONG = {
         *("accelerator=foo", "accelerator=gpu", "devices=0", "devices=-1", "devices=[]", "devices=foo", "devices=99"),
         *("strategy=foo", "strategy=null", "precision=16", "num_nodes=0", "num_nodes=2", "profiler=foo"),
         *("plugins=[foo]", "callbacks=[foo]", "deterministic=foo", "benchmark=foo", "foo=1"),
-        *("_target_=foo", "_target_=pathlib.Path"),
+        *("_target_=foo", "_target_=collections.UserDict"),
     ),
     "train_classifier": (
         *("accelerator=foo", "strategy=foo", "devices=0", "devices=99", "precision=foo", "max_time=1", "max_time=foo"),

@@ -1,214 +1,34 @@
 """Whatever is done to a file, its reader gives what the file says or refuses it in one line.
 
-`make test` mutates each file a few times; `make torture` hundreds of times.
+`make test` mutates each file a few times, `make torture` hundreds of times; both also read what `make fuzz` has found,
+a tenth of it where a reader is slow.
 """
 
 import random
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import zipfile
 
 import pytest
-import torch
-from PIL import Image
-from runtimes import packed, write_package
-from safetensors.torch import save_file
-from torture.victims import make_celeba
-
-import zsteer
-from zsteer.app.composition import compose
-from zsteer.data.celeba import celeba_store
-from zsteer.data.photos import fitted, open_photo
-from zsteer.data.store import ImageStore
-from zsteer.data.tables import read_table
-from zsteer.evaluation.trials import Trial, kept_trial
-from zsteer.gan.training import train
-from zsteer.networks.checkpoints import load_weights
-from zsteer.networks.loading import load
-from zsteer.networks.tutorial import Generator
-from zsteer.pages.runtime import read_runtime
-from zsteer.status import USER_ERRORS
-from zsteer.steering import reference
-from zsteer.steering.directions import read_directions
-from zsteer.steering.start import read_noise
-from zsteer.sweeps.summary import summarize
-
-FACES = ("data.num_train=16", "data.num_val=8", "data.num_test=8", "data.batch_size=8")
-SMALL = (*FACES, "max_images=8", "trainer=cpu", "trainer.precision=32-true", "trainer.log_every_n_steps=1")
-GAN = (*SMALL, "judge=none", "generator.network.hidden_dim=2", "discriminator.network.hidden_dim=2")
-
-
-def make_noise(folder: Path) -> Path:
-    save_file({"noise": torch.zeros(2, 5)}, folder / "noise.safetensors")
-    return folder / "noise.safetensors"
-
-
-def make_pickle(folder: Path) -> Path:
-    torch.save(Generator(8, 3, 2).state_dict(), folder / "weights.pth")
-    return folder / "weights.pth"
-
-
-def read_weights(path: Path) -> None:
-    load_weights(Generator(8, 3, 2), path)
-
-
-def make_directions(folder: Path) -> Path:
-    save_file({"directions": torch.zeros(3, 5)}, folder / "directions.safetensors")
-    return folder / "directions.safetensors"
-
-
-def make_photo(folder: Path) -> Path:
-    Image.effect_noise((40, 30), 50).convert("RGB").save(folder / "photo.jpg")
-    return folder / "photo.jpg"
-
-
-def make_palette(folder: Path) -> Path:
-    Image.effect_noise((40, 30), 50).convert("P").save(folder / "photo.png")
-    return folder / "photo.png"
-
-
-def read_photo(path: Path) -> None:
-    assert fitted(open_photo(path), 16, 16).shape == (3, 16, 16)
-
-
-def make_table(folder: Path) -> Path:
-    (folder / "labels.csv").write_text("file,smile,age\na.png,1,3.5\nb.png,0,\nc.png,,2\n")
-    return folder / "labels.csv"
-
-
-def make_configs(folder: Path) -> Path:
-    (folder / "generator").mkdir()
-    (folder / "generator" / "mine.yaml").write_text("network: {_target_: mine.Mine, width: 3}\ncheckpoint: null\n")
-    return folder / "generator" / "mine.yaml"
-
-
-def read_celeba(path: Path) -> None:
-    root = path.parents[1]
-    celeba_store(root, root / "store", False, 1)
-
-
-def make_store(folder: Path, name: str) -> Path:
-    return zsteer_store(folder) / name
-
-
-def zsteer_store(folder: Path) -> Path:
-    zsteer.prepare_data("data=procedural", *FACES[:3], f"data.root={folder}")
-    (store,) = (path.parent for path in folder.glob("*/store.json"))
-    return store
-
-
-def read_store(path: Path) -> None:
-    store = ImageStore.open(path.parent)
-    assert store.images[:].shape[1:] == (3, 64, 64) and len(store.targets) == len(store)
-
-
-def make_sweep(folder: Path, name: str) -> Path:
-    for number in range(2):
-        zsteer.steer("num_steps=1", "num_images=1", "trainer=cpu", seed=number, folder=folder / f"{number}_job")
-    return folder / "1_job" / name
-
-
-def read_sweep(path: Path) -> None:
-    summary = summarize(path.parents[1])
-    assert summary.metrics.get("completed", 0) >= 1  # the other job
-
-
-def make_gan(folder: Path, name: str) -> Path:
-    zsteer.train_gan(*GAN, f"data.root={folder}", folder=folder / "run")
-    return folder / "run" / name
-
-
-def read_run(path: Path) -> None:
-    load(path.parent)
-
-
-def go_on(path: Path) -> None:
-    words = [f"data.root={path.parents[2]}", "max_images=16", f"ckpt_path={path}"]
-    train(compose("train_gan", [*GAN, *words, "+trainer.enable_progress_bar=false"]), None)
-
-
-def make_trial(folder: Path) -> Path:
-    names = Trial.__dataclass_fields__
-    Trial(**{name: torch.zeros(2, 3) for name in names}).save(folder / "trial.safetensors")
-    return folder / "trial.safetensors"
-
-
-def make_cache(folder: Path) -> Path:
-    reference.cache_folder().mkdir(parents=True, exist_ok=True)
-    reference.save_logits(folder / "a.safetensors", torch.zeros(reference.NUM_SAMPLES, 3))
-    return folder / "a.safetensors"
-
-
-def read_cache(path: Path) -> None:
-    shutil.copy(path, reference.cache_folder() / path.name)
-    logits = reference._load(path.name, 3)
-    assert logits is None or logits.is_floating_point()
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How a file is made in a folder, and read; `slow` ones are mutated a tenth as often."""
-
-    make: Callable[[Path], Path]
-    read: Callable[[Path], object]
-    slow: bool = False
-
-
-READERS = {
-    "noise": Reader(make_noise, lambda path: read_noise(path, 5)),
-    "weights as a pickle": Reader(make_pickle, read_weights),
-    "directions": Reader(make_directions, lambda path: read_directions(path, torch.zeros(3, 5), "source")),
-    "photo": Reader(make_photo, read_photo),
-    "picture with a palette": Reader(make_palette, read_photo),
-    "table": Reader(make_table, read_table),
-    "config": Reader(make_configs, lambda path: compose("steer", ["generator=mine"], path.parents[1]), slow=True),
-    "npm package": Reader(lambda folder: packed(write_package(folder / "package")), read_runtime),
-    "npm package's own words": Reader(
-        lambda folder: write_package(folder) / "package.json", lambda path: read_runtime(path.parent)
-    ),
-    "trial": Reader(make_trial, kept_trial),
-    "reference logits": Reader(make_cache, read_cache),
-    **{
-        f"CelebA's {name}": Reader(lambda folder, name=name: make_celeba(folder) / name, read_celeba, slow=True)
-        for name in ("list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba/1.jpg")
-    },
-    **{
-        f"store's {name}": Reader(lambda folder, name=name: make_store(folder, name), read_store)
-        for name in ("store.json", "images.npy", "targets.npy", "splits.npy")
-    },
-    **{
-        f"job's {name}": Reader(lambda folder, name=name: make_sweep(folder, name), read_sweep, slow=True)
-        for name in ("status.json", "metrics.json", "history.safetensors", ".hydra/overrides.yaml")
-    },
-    **{
-        f"run's {name}": Reader(lambda folder, name=name: make_gan(folder, name), read_run)
-        for name in ("generator.safetensors", "generator.json")
-    },
-    "training checkpoint": Reader(lambda folder: make_gan(folder, "checkpoints/last.ckpt"), go_on, slow=True),
-}
+from torture.readers import READERS, corpus
 
 
 @pytest.mark.filterwarnings("ignore")  # libraries warn of what they then refuse
 @pytest.mark.parametrize("name", READERS)
 def test_a_mutated_file_is_read_or_refused_in_a_line(name, tmp_path, torture):
-    reader = READERS[name]
-    (tmp_path / "whole").mkdir()
-    path = reader.make(tmp_path / "whole")
-    whole, place = path.read_bytes(), path.relative_to(tmp_path / "whole")
+    reader, folder = READERS[name], tmp_path / "whole"
+    folder.mkdir()
+    path = reader.make(folder)
     reader.read(path)
+    whole = path.read_bytes()
     count = (300 if torture else 20) // (10 if reader.slow else 1)
-    for number in range(count):
-        folder = tmp_path / "mutated"
-        shutil.copytree(tmp_path / "whole", folder)
-        (folder / place).write_bytes(mutated(whole, random.Random(number)))
+    mutations = {f"mutation {number}": mutated(whole, random.Random(number)) for number in range(count)}
+    with zipfile.ZipFile(corpus(name)) as archive:
+        names = archive.namelist()[:: 10 if reader.slow and not torture else 1]
+        found = {file: archive.read(file) for file in names}
+    for what, content in {**mutations, **found}.items():
         try:
-            reader.read(folder / place)
-        except USER_ERRORS as error:
-            assert str(error).strip(), f"{name}, mutation {number}: an empty message"
+            reader.read_or_refuse(content, path, folder)
         except Exception as error:
-            pytest.fail(f"{name}, mutation {number}: {type(error).__name__}: {error}")
-        shutil.rmtree(folder)
+            pytest.fail(f"{name}, {what}: {type(error).__name__}: {error}")
 
 
 def mutated(content: bytes, numbers: random.Random) -> bytes:

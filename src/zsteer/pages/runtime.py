@@ -6,7 +6,6 @@ Nothing here imports torch, so that a wrong package is reported at once.
 import json
 import re
 import tarfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def read_runtime(path: Path) -> Runtime:
         raise FileNotFoundError(f"runtime={path}: no such file or folder; {REMEDY}")
     try:
         found = _files_of(path)
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except Exception as error:  # whatever a damaged archive makes of tarfile
         raise ValueError(f"runtime={path} is no npm package that can be read ({error}); {REMEDY}") from error
     if missing := [name for name in (ABOUT, SCRIPT, WASM) if name not in found]:
         raise ValueError(f"runtime={path} has no {' and no '.join(missing)}; {REMEDY}")
