@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 import zipfile
 from collections import Counter
@@ -63,7 +64,9 @@ def fuzzed(name: str, seconds: int) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     if corpus(name).exists():
         zipfile.ZipFile(corpus(name)).extractall(inputs)
+    started = time.monotonic()
     code = _process(name, results, inputs, f"-max_total_time={seconds}", *LIMITS)
+    took = time.monotonic() - started
     for file in inputs.iterdir():
         if file.stat().st_size > LARGEST:
             file.unlink()
@@ -72,7 +75,7 @@ def fuzzed(name: str, seconds: int) -> int:
     with zipfile.ZipFile(corpus(name), "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(kept.iterdir()):
             archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes(), zipfile.ZIP_DEFLATED)
-    print(f"{name}: {seconds} s, {len(list(kept.iterdir()))} inputs kept", "" if code == 0 else f", exit code {code}")
+    print(f"{name}: {took:.0f} s, {len(list(kept.iterdir()))} inputs kept", "" if code == 0 else f", exit code {code}")
     return code
 
 
