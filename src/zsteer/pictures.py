@@ -75,7 +75,7 @@ def sheet(lines: Sequence[tuple[str, Sequence[np.ndarray | None]]], titles: Sequ
     import matplotlib
 
     # Pillow's own font lacks λ.
-    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 11)
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
     height, width, _ = next(picture for _, line in lines for picture in line if picture is not None).shape
     left = 12 + max(int(font.getlength(text)) for label, _ in lines for text in label.split("\n"))
     top = 20 if titles else PADDING

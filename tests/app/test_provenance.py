@@ -41,6 +41,7 @@ def test_a_run_says_by_what_it_was_made(command):
 def test_each_job_of_a_sweep_has_its_own_words_and_shares_what_takes_time(command):
     provenance._sha256.cache_clear()
     ended = command("steer", *STEER, "target=Male,Smiling", sweep=True)
+    assert ended.code == 0, ended.err
     jobs = sorted(ended.folder.glob("*/status.json"))
     commands = [shlex.split(provenance_in(job.parent)["command"])[-1] for job in jobs]
     assert commands == ["target=Male", "target=Smiling"]

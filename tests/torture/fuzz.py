@@ -19,7 +19,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import atheris
+import atheris  # pyright: ignore[reportMissingImports]
 
 LARGEST = 8192  # bytes of an input that is kept
 RESULTS = Path("dist/fuzz")
@@ -38,7 +38,7 @@ OURS = [
 def fuzz(name: str, arguments: list[str]) -> None:
     """Read mutated files in this process, which libFuzzer ends."""
     warnings.simplefilter("ignore")  # libraries warn of what they then refuse
-    with atheris.instrument_imports(include=OURS):
+    with atheris.instrument_imports(include=OURS):  # pyright: ignore[reportAttributeAccessIssue]
         from torture.readers import READERS
 
         reader = READERS[name]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from zsteer.steering.results import Steered
     from zsteer.steering.session import Job, Session
 
-Batch = Sequence[tuple[Launched, "Job"]]
+    Batch = Sequence[tuple[Launched, Job]]
+
 MOST_JOBS = 256  # in a batch: each of two batches' jobs keeps its folder by an open file, and 1,024 are often all
 
 
@@ -84,7 +85,7 @@ def _steer_group(sweep: Sweep, jobs: Sequence[Launched], max_rows: int, bar: tqd
             _steer_batch(writing, batch)
 
 
-def _steer_batch(writing: "Writing", batch: Batch) -> None:
+def _steer_batch(writing: "Writing", batch: "Batch") -> None:
     """Steer some jobs, to be written; a batch that fails is steered in halves, until the job to blame stands alone."""
     sweep, session = writing.sweep, writing.session
     started = time.monotonic()
@@ -138,13 +139,13 @@ class Writing:
         if kind is None and self._last is not None:
             self._last.result()
 
-    def begin(self, batch: Batch, histories: "list[History]", seconds: float) -> None:
+    def begin(self, batch: "Batch", histories: "list[History]", seconds: float) -> None:
         """Have a batch written, each job of which took so long; at once, when the one before is."""
         before, self._last = self._last, self._thread.submit(self._write, batch, histories, seconds)
         if before is not None:
             before.result()
 
-    def _write(self, batch: Batch, histories: "list[History]", seconds: float) -> None:
+    def _write(self, batch: "Batch", histories: "list[History]", seconds: float) -> None:
         # Most of writing is to compress pictures, which other threads need not wait for; W&B has one run at a time.
         plain = all(set(launched.cfg.get("logger") or ()) <= {"tensorboard"} for launched, _ in batch)
         try:
