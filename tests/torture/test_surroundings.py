@@ -108,7 +108,7 @@ def test_a_training_that_goes_on_years_before_it_began_loses_nothing(clock, tmp_
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     wait_for(checkpoint)
     process.kill()
-    process.wait()
+    process.communicate()
     clock.turn(-50 * YEAR)
     ended(begin("train_gan", *words, f"ckpt_path={checkpoint}", **clock.environment))
     whole = load_file(tmp_path / "whole" / "generator.safetensors")
