@@ -96,14 +96,17 @@ def main() -> None:
     from torture.readers import READERS
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", choices=[[], *READERS], default=list(READERS))
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
+    if unknown := set(asked.names) - set(READERS):
+        parser.error(f"no reader is called {', '.join(unknown)}; known are {', '.join(READERS)}")
+    names = asked.names or list(READERS)
     files = Counter(reader.read for reader in READERS.values())
     with ThreadPoolExecutor(asked.jobs) as pool:
-        times = [asked.seconds // files[READERS[name].read] for name in asked.names]
-        codes = list(pool.map(fuzzed, asked.names, times))
+        times = [asked.seconds // files[READERS[name].read] for name in names]
+        codes = list(pool.map(fuzzed, names, times))
     sys.exit(max(map(abs, codes), default=0))
 
 

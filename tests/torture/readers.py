@@ -86,13 +86,9 @@ def read_celeba(path: Path) -> None:
 
 
 def make_store(folder: Path, name: str) -> Path:
-    return zsteer_store(folder) / name
-
-
-def zsteer_store(folder: Path) -> Path:
     zsteer.prepare_data("data=procedural", *FACES[:3], f"data.root={folder}")
-    (store,) = (path.parent for path in folder.glob("*/store.json"))
-    return store
+    (path,) = folder.glob(f"*/{name}")
+    return path
 
 
 def read_store(path: Path) -> None:
