@@ -8,7 +8,9 @@ PAGE := $(VENV)/.page-$(notdir $(PYTHON))
 TESTS := $(VENV)/.tests-$(notdir $(PYTHON))
 DOCS := $(VENV)/.docs-$(notdir $(PYTHON))
 RUNTIME := $(lastword $(sort $(wildcard onnxruntime-web-*.tgz)))
-PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+# Those that are tested together; `make test VENV=.oldest VERSIONS='--resolution lowest-direct'` has the oldest allowed.
+VERSIONS := --constraint constraints.txt
+PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(VERSIONS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo explore docs test coverage torture fuzz lint format typecheck bench pictures bundle clean
@@ -59,6 +61,9 @@ docs: $(DOCS) $(if $(RUNTIME),docs/demo.html) ## build the pages of docs into di
 # Several processes of one thread each: tests are small, and many of them wait for processes of their own.
 SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Where `--torture` runs what the suite otherwise leaves out.
+TORTURED := tests/torture tests/app/test_reproduction.py tests/sweeps/test_processes.py tests/training/test_distributed.py
+
 test: $(TESTS) ## run the whole suite
 	$(SUITE)
 
@@ -66,7 +71,7 @@ coverage: $(TESTS) ## run the whole suite, and say which lines it does not reach
 	$(SUITE) --cov
 
 torture: $(TESTS) ## kill every stage, mutate every file that is read, ask for all that can be asked for; `make test` does a minute of it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture --torture --numprocesses auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --torture --numprocesses auto --maxprocesses 4 $(TORTURED)
 
 fuzz: $(TESTS) ## fuzz every reader for ten minutes, two at a time (over an hour), and keep in tests/torture/corpus what it found
 	$(PIP) --group fuzz

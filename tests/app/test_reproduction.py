@@ -59,7 +59,7 @@ def test_all_commands_that_are_compared_are_there():
 @pytest.mark.parametrize("name", COMPARED)
 def test_a_run_of_each_command_is_made_again_bit_for_bit(runs, name):
     if not (runs / name).is_dir():
-        pytest.skip("takes long; --torture does it")
+        pytest.skip("for make torture")
     again = zsteer.reproduce(runs / name)
     assert again.equal, again
     assert again.differences == [] and len(again.faults) >= 2

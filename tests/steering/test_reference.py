@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from zsteer.networks.combined import Conjunction
 from zsteer.networks.tutorial import Classifier, Generator
 from zsteer.steering import reference
 from zsteer.steering.reference import compute_logits, reference_logits
@@ -94,6 +95,17 @@ def test_only_what_is_missing_is_computed(monkeypatch):
     monkeypatch.setattr(reference, "compute_logits", lambda g, c, d: computed.append(c) or original(g, c, d))
     reference_logits(generator, [one, other])
     assert computed == [[other]]
+
+
+@pytest.mark.parametrize("any_of", [False, True])
+def test_a_conjunctions_follow_from_those_of_its_classifier(any_of, uncomputable):
+    generator, (classifier, _) = networks()
+    conjunction = Conjunction(classifier, [0, 2], any_of)
+    (expected,) = compute_logits(generator, [conjunction])
+    reference_logits(generator, [classifier])
+    uncomputable()
+    plain, joint = reference_logits(generator, [classifier, conjunction])
+    assert torch.equal(joint, expected) and torch.equal(joint[:, :3], plain)
 
 
 @pytest.mark.parametrize("changed", ["generator", "classifier"])

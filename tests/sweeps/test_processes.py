@@ -72,7 +72,9 @@ def test_a_process_that_is_killed_is_a_failed_job(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_jobs_end_with_their_sweep_having_saved_and_said_so(tmp_path, number):
+def test_jobs_end_with_their_sweep_having_saved_and_said_so(tmp_path, number, torture):
+    if number == signal.SIGKILL and not torture:
+        pytest.skip("for make torture; that a single job ends so is tested by tests/app/test_process.py")
     folder = tmp_path / "sweep"
     sizes = ("data.num_train=64", "data.num_val=16", "data.num_test=16", "data.batch_size=16", "max_images=10_000_000")
     words = ("seed=1,2", *sizes, "checkpoint_minutes=0.001", "classifier.network.hidden_dim=4", "trainer=cpu")

@@ -73,7 +73,9 @@ def root(tmp_path_factory):
     ("ranks", "number"),
     [((1,), signal.SIGTERM), ((0, 1), signal.SIGTERM), ((1,), signal.SIGKILL)],
 )
-def test_a_signal_to_any_of_two_processes_ends_both(ranks, number, root, tmp_path):
+def test_a_signal_to_any_of_two_processes_ends_both(ranks, number, root, tmp_path, torture):
+    if len(ranks) == 2 and not torture:
+        pytest.skip("for make torture")
     words = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=4", "judge=none"]
     words += ["data.num_train=64", "data.num_val=16", "data.num_test=16", f"data.root={root}", "max_images=10_000_000"]
     words += ["generator.network.hidden_dim=2", "discriminator.network.hidden_dim=2", "checkpoint_minutes=0.001"]

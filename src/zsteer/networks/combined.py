@@ -40,9 +40,12 @@ class Conjunction(nn.Module):
         self.register_buffer("columns", torch.tensor(columns))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        logits = self.classifier(images)
+        return self.of(self.classifier(images))
+
+    def of(self, logits: Float[Tensor, "n l"]) -> Float[Tensor, "n k"]:
+        """The classifier's logits, wherever they are, and the joint one."""
         sign = -1 if self.any_of else 1
-        parts = logits[:, self.columns].to(torch.promote_types(logits.dtype, torch.float32))
+        parts = logits[:, self.columns.to(logits.device)].to(torch.promote_types(logits.dtype, torch.float32))
         all_there = F.logsigmoid(sign * parts).sum(dim=1, keepdim=True)  # log p
         all_there = all_there.clamp_max(-torch.finfo(parts.dtype).tiny)  # 1 − p may not be 0
         joint = sign * (all_there - torch.log(-torch.expm1(all_there)))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zsteer.files import BUNDLE, atomic_write, cache_folder, is_main_process
+from zsteer.networks.combined import Conjunction
 from zsteer.networks.fingerprints import fingerprint
 from zsteer.networks.inference import BATCH_SIZE, check_finite, frozen, noise_of, z_dim_of
 from zsteer.networks.memory import in_parts
@@ -33,18 +34,21 @@ def reference_logits(
     generator: nn.Module, classifiers: Sequence[nn.Module], device: Device = "cpu"
 ) -> list[Float[Tensor, "samples k"]]:
     """The logits `[2048, K]` of each classifier, in float32, over the same samples of the generator (seed 0)."""
-    names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in classifiers]
-    widths = num_outputs(generator, classifiers)
+    # What a conjunction says follows from the logits of what it is of.
+    measured = [each.classifier if isinstance(each, Conjunction) else each for each in classifiers]
+    names = [f"{fingerprint(generator)}-{fingerprint(classifier)}.safetensors" for classifier in measured]
+    widths = num_outputs(generator, measured)
     kept = {name: _load(name, width) for name, width in zip(names, widths, strict=True)}
     known = {name: logits for name, logits in kept.items() if logits is not None}
     missing = [i for i, name in enumerate(names) if name not in known]
     if missing:
         log.info("measuring %d classifier(s) over %d unsteered samples, once", len(missing), NUM_SAMPLES)
-        logits = compute_logits(generator, [classifiers[i] for i in missing], device)
+        logits = compute_logits(generator, [measured[i] for i in missing], device)
         computed = dict(zip((names[i] for i in missing), logits, strict=True))
         _keep(computed)
         known |= computed
-    return [known[name] for name in names]
+    found = zip(classifiers, (known[name] for name in names), strict=True)
+    return [each.of(logits) if isinstance(each, Conjunction) else logits for each, logits in found]
 
 
 def reference_noise(generator: nn.Module) -> Float[Tensor, "samples z_dim"]:
