@@ -111,14 +111,14 @@ def test_without_a_judge_figures_are_null_and_the_gain_is_called_unconfirmed(com
 
 @pytest.mark.parametrize("target", ["hair_length", "Age"])
 def test_a_factor_is_steered_and_judged_by_regressors_beside_the_labels(command, target):
-    ended = command("steer", f"target={target}", "num_images=4")
+    ended = command("steer", f"target={target}", "method=ascent", "num_images=4")
     assert ended.code == 0, ended.err
     metrics = json.loads((ended.folder / "metrics.json").read_text())
     assert metrics["target"] == target.lower()
     assert metrics["gain_classifier"] > 1
     assert metrics["gain_judge"] > 0.5
     history = load_file(ended.folder / "history.safetensors")
-    assert history["logits"].shape == (25, 4, 46)  # the forty labels are kept in place too
+    assert history["logits"].shape[1:] == (4, 46)  # the forty labels are kept in place too
 
 
 def test_several_attributes_are_steered_as_one_that_is_there_where_all_of_them_are(command):

@@ -307,7 +307,7 @@ def test_a_second_judge_of_ones_own_knows_the_targets(command, tmp_path):
 
 @pytest.mark.parametrize(("judge", "target"), [("bundled", "age"), ("mine", "Smiling"), ("second", "Smiling")], ids=str)
 def test_the_bundled_second_judge_has_no_say_beyond_the_labels_of_drawn_faces(tmp_path, judge, target):
-    words = ["~experiment", f"targets=[{target}]", "limits=[drawn]", f"data.root={tmp_path}"]
+    words = ["~experiment", "generator=tutorial", f"targets=[{target}]", "limits=[drawn]", f"data.root={tmp_path}"]
     words += ["+contenders.a=['method=ascent','num_steps=1']"]
     if judge == "mine":
         own = tmp_path / "own.safetensors"
