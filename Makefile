@@ -8,7 +8,7 @@ PAGE := $(VENV)/.page-$(notdir $(PYTHON))
 TESTS := $(VENV)/.tests-$(notdir $(PYTHON))
 DOCS := $(VENV)/.docs-$(notdir $(PYTHON))
 RUNTIME := $(lastword $(sort $(wildcard onnxruntime-web-*.tgz)))
-# Those that are tested together; `make test VENV=.oldest VERSIONS='--resolution lowest-direct'` has the oldest allowed.
+# Those that are tested together; CONTRIBUTING.md has what gives the oldest that are allowed.
 VERSIONS := --constraint constraints.txt
 PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(VERSIONS)
 
