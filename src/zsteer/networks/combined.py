@@ -34,6 +34,8 @@ class Conjunction(nn.Module):
         any_of: the logit is that any of them is there, 1 − Π σ(−l), which an edit that removes them all must lower.
     """
 
+    columns: Tensor
+
     def __init__(self, classifier: nn.Module, columns: Sequence[int], any_of: bool = False):
         super().__init__()
         self.classifier, self.any_of = classifier, any_of
