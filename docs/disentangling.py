@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from entanglement import COLOURS
 from matplotlib.figure import Figure
 from results import rows_of
 
@@ -109,11 +110,11 @@ def noise(folder: Path) -> None:
     for axis, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         if name in ("attribute_dependency", "arrived"):
             for contender, own in table.groupby("contender", sort=False):
-                axis.plot(own["z_dim"], own[name], "o-", label=contender)
+                axis.plot(own["z_dim"], own[name], "o-", color=COLOURS[contender], label=contender)
             axis.legend()
         else:  # the generator's own
             axis.plot(table["z_dim"], table[name], "ko-")
-        axis.set(title=title, xlabel="numbers of the noise", xscale="log", ylim=(0, None))
+        axis.set(title=title, xlabel="numbers of the noise", xscale="log", ylim=(0, 1.1 * table[name].max()))
         axis.set_xticks(Z_DIMS, [str(z_dim) for z_dim in Z_DIMS])
         axis.minorticks_off()
     with atomic_write(Path(__file__).with_name("noise.png")) as temporary:
