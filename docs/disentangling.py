@@ -110,7 +110,7 @@ def noise(folder: Path) -> None:
     for axis, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         if name in ("attribute_dependency", "arrived"):
             for contender, own in table.groupby("contender", sort=False):
-                axis.plot(own["z_dim"], own[name], "o-", color=COLOURS[contender], label=contender)
+                axis.plot(own["z_dim"], own[name], "o-", color=COLOURS[str(contender)], label=contender)
             axis.legend()
         else:  # the generator's own
             axis.plot(table["z_dim"], table[name], "ko-")
