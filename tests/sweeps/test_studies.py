@@ -7,6 +7,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
+from sqlalchemy.exc import OperationalError
 from swept import QUICK, jobs_of
 
 from zsteer.steering.session import Session
@@ -80,6 +81,21 @@ def test_a_study_that_is_stored_elsewhere_goes_on_in_another_folder(search, tmp_
     first, second, other = search(2, storage), search(3, storage), search(1, storage, "target=Bangs")
     assert [ended.code for ended in (first, second, other)] == [0, 0, 0]
     assert [len(jobs_of(ended.folder)) for ended in (first, second, other)] == [2, 1, 1]
+
+
+def test_workers_that_begin_at_once_both_have_the_study(search, monkeypatch):
+    create, calls = optuna.create_study, []
+
+    def raced(**settings):  # the other one has made this table since it was looked for
+        calls.append(settings)
+        if len(calls) == 1:
+            raise OperationalError("CREATE TABLE studies", {}, Exception("table studies already exists"))
+        return create(**settings)
+
+    monkeypatch.setattr(optuna, "create_study", raced)
+    ended = search(1)
+    assert ended.code == 0, ended.err
+    assert len(trials_of(ended.folder)) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ jobs. The same words in the same folder, or `resume=` of it, go on with both; th
 with a study that is stored elsewhere, by the name of these words unless `hydra.sweeper.study_name` gives one.
 """
 
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hydra.types import HydraContext
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from optuna.trial import TrialState
+from sqlalchemy.exc import DBAPIError
 
 from zsteer.files import atomic_write, read_json, slug
 from zsteer.runs import read_config
@@ -23,6 +26,7 @@ from zsteer.status import read_status, refuse_completed_sweep
 from zsteer.sweeps.launching import objective_of
 
 CONFIG = "multirun.yaml"  # Hydra's name for the config of a sweep
+MAKING_TABLES = 2  # seconds that a database has for them
 LONGEST_NAME = 500  # of the 512 letters that Optuna's tables have for a study's
 
 
@@ -82,14 +86,22 @@ class Search:
     def _study(self) -> optuna.Study:
         name, storage = self.sweeper.study_name, self.sweeper.storage
         directions = self.sweeper._get_directions()
+        create = partial(
+            optuna.create_study,
+            study_name=name,
+            storage=storage,
+            directions=directions,
+            sampler=self.sweeper.sampler,
+            load_if_exists=True,
+        )
         try:
-            study = optuna.create_study(
-                study_name=name,
-                storage=storage,
-                directions=directions,
-                sampler=self.sweeper.sampler,
-                load_if_exists=True,
-            )
+            try:
+                study = create()
+            except DBAPIError as error:
+                if "already exists" not in str(error):
+                    raise
+                time.sleep(MAKING_TABLES)  # another worker, which began with this one, is at it
+                study = create()
         except Exception as error:  # of SQLAlchemy's and each database's own kinds
             raise ValueError(f"hydra.sweeper.storage={storage} cannot be used: {error}") from error
         kept = [direction.name.lower() for direction in study.directions]
