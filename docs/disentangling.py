@@ -34,6 +34,11 @@ PRESETS = {  # of train_gan, and of compare: how the generators that they train 
     "orojar": "one_number",
 }
 SEEDS = (0,)
+LONGER = {  # images until which the conditional generator is trained on, and how much the classifier counts meanwhile
+    90_000: "gan.regularizers.supervised.weight.end=0.1",
+    110_000: "gan.regularizers.supervised.weight=0.3",
+    128_000: "gan.regularizers.supervised.weight=1.0",
+}
 Z_DIMS = (8, 16, 40, 64, 128, 256)
 PANELS = {  # of noise.png
     "fid": "FID (judge's features)",
@@ -93,7 +98,11 @@ def presets(folder: Path) -> None:
             run = trained(folder / f"{preset}-{seed}", f"experiment={preset}", seed=seed)
             rows += [{"preset": preset, "seed": seed} | row for row in figures_of(run, experiment)[1:]]
     write_table(Path(__file__).with_name("disentangling.csv"), pd.DataFrame(rows))
-    told = evaluated(folder / "conditional-0", "conditions", "num_images=1000", FACTORS)
+    run = folder / "conditional-0"
+    for max_images, weight in LONGER.items():
+        words = ("experiment=conditional", f"ckpt_path={run}", f"max_images={max_images}", weight)
+        run = trained(folder / f"conditional-{max_images}", *words)
+    told = evaluated(run, "conditions", "num_images=1000", FACTORS)
     shutil.copy(told / "attributes.csv", Path(__file__).with_name("conditions.csv"))
 
 
