@@ -1,6 +1,6 @@
 """Train the generators of `docs/disentangling.md`, and measure all alike.
 
-`python docs/disentangling.py presets [FOLDER]` takes some three hours of two cores; what FOLDER
+`python docs/disentangling.py presets [FOLDER]` takes some four hours of two cores; what FOLDER
 (`outputs/disentangling`) has of it already is kept. `python docs/results.py` then writes the tables into the page.
 `python docs/disentangling.py noise [FOLDER]` takes two hours more, and draws `noise.png`.
 """

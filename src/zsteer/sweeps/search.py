@@ -26,7 +26,6 @@ from zsteer.status import read_status, refuse_completed_sweep
 from zsteer.sweeps.launching import objective_of
 
 CONFIG = "multirun.yaml"  # Hydra's name for the config of a sweep
-MAKING_TABLES = 2  # seconds that a database has for them
 LONGEST_NAME = 500  # of the 512 letters that Optuna's tables have for a study's
 
 
@@ -100,7 +99,7 @@ class Search:
             except DBAPIError as error:
                 if "already exists" not in str(error):
                     raise
-                time.sleep(MAKING_TABLES)  # another worker, which began with this one, is at it
+                time.sleep(2)  # another worker, which began with this one, is making the tables
                 study = create()
         except Exception as error:  # of SQLAlchemy's and each database's own kinds
             raise ValueError(f"hydra.sweeper.storage={storage} cannot be used: {error}") from error
