@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -305,17 +306,24 @@ def test_a_second_judge_of_ones_own_knows_the_targets(command, tmp_path):
     assert "'Smiling' is not an attribute of second_judge; known are age, yaw; or switch it off" in said
 
 
-@pytest.mark.parametrize(("judge", "target"), [("bundled", "age"), ("mine", "Smiling"), ("second", "Smiling")], ids=str)
-def test_the_bundled_second_judge_has_no_say_beyond_the_labels_of_drawn_faces(tmp_path, judge, target):
-    words = ["~experiment", "generator=tutorial", f"targets=[{target}]", "limits=[drawn]", f"data.root={tmp_path}"]
-    words += ["+contenders.a=['method=ascent','num_steps=1']"]
-    if judge == "mine":
-        own = tmp_path / "own.safetensors"
-        own.write_bytes((BUNDLED.parent / "judge.safetensors").read_bytes())
-        words += ["judge=residual", f"judge.checkpoint={own}"]
-    if judge == "second":
-        words += ["judge=second"]
-    compared = zsteer.compare(*words, *DATA, num_images=2)
-    assert ("drawn edit" in compared.comparison.names) == (target == "Smiling")  # an age cannot be switched on
+COMPARED = ("~experiment", "limits=[drawn]", "+contenders.a=['method=ascent','num_steps=1']")
+
+
+@pytest.mark.parametrize("judge", ["mine", "second"])
+def test_the_bundled_second_judge_has_no_say_beside_other_judges(tmp_path, monkeypatch, judge):
+    def heard(cfg, jobs, folder):
+        return SimpleNamespace(metrics={}, report=str, second_judge=cfg.second_judge)
+
+    monkeypatch.setattr("zsteer.evaluation.comparison.compare", heard)
+    own = tmp_path / "own.safetensors"
+    own.write_bytes((BUNDLED.parent / "judge.safetensors").read_bytes())
+    words = {"mine": ["judge=residual", f"judge.checkpoint={own}"], "second": ["judge=second"]}
+    assert zsteer.compare(*COMPARED, *words[judge], "targets=[Smiling]").second_judge is None
+    assert zsteer.compare(*COMPARED, "targets=[Smiling]").second_judge is not None
+
+
+def test_the_bundled_second_judge_has_no_say_beyond_labels(tmp_path):
+    compared = zsteer.compare(*COMPARED, *DATA, "targets=[age]", f"data.root={tmp_path}", num_images=2)
+    assert "drawn edit" not in compared.comparison.names  # an age cannot be switched on
     assert set(compared.fingerprints) == {"generator", "classifier", "judge"}
     assert "second judge" not in str(compared)

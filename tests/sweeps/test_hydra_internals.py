@@ -1,10 +1,12 @@
 """What is used of Hydra beyond its documented interface does what it is used for; run it with its next release too."""
 
+import copy
 import sys
 
 import hydra
 import omegaconf.base
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -15,6 +17,8 @@ from places import ROOT
 from zsteer.app.composition import compose, own_hydra
 from zsteer.sweeps.hydra_internals import (
     Composer,
+    Hydra,
+    composed_once,
     hydra_of,
     interpolations_parsed_once,
     options_of_command,
@@ -46,6 +50,32 @@ def test_configs_are_looked_for_in_each_folder_in_turn_and_hydra_is_left_as_it_w
             assert hydra.compose("both").where == "it"
         assert hydra.compose("both").where == "fi"
     assert (GlobalHydra.instance().hydra, VersionBase.instance().getbase()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "composed"),
+    [
+        ([], False),
+        (["target=Male", "hydra.run.dir=here", "hydra/launcher=basic"], False),
+        (["experiment=steer/sweep_small"], True),
+        (["+experiment=mine"], True),
+        (["hydra.mode=MULTIRUN"], True),
+        (["hydra=runs"], True),
+    ],
+)
+def test_a_config_is_composed_for_its_mode_only_where_the_words_may_set_it(monkeypatch, words, composed):
+    calls = []
+    monkeypatch.setattr(Hydra, "compose_config", lambda self, **settings: calls.append(settings))
+    with composed_once(words):
+        Hydra.get_mode(object.__new__(Hydra), config_name="steer", overrides=words)
+    assert bool(calls) == composed
+
+
+def test_the_store_of_configs_is_one_and_what_it_gives_is_a_copy():
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store
+    store.load("hydra/config.yaml").node.mode = RunMode.MULTIRUN
+    assert store.load("hydra/config.yaml").node.mode is None
 
 
 @pytest.mark.parametrize(

@@ -54,13 +54,15 @@ def test_training_jobs_are_processes_of_their_own(tmp_path):
 def test_a_process_that_is_killed_is_a_failed_job(tmp_path):
     program = tmp_path / "train_gan.py"
     program.write_text(
-        "import os, sys\n"
+        "import os\n"
+        "from dataclasses import replace\n"
         "from types import SimpleNamespace\n"
         "from zsteer.app.commands import train_gan\n"
-        "from zsteer.gan import training\n"
-        "done = SimpleNamespace(metrics={}, report=str)\n"
-        "training.train = lambda cfg, folder: os.kill(os.getpid(), 9) if cfg.seed else done\n"
-        "train_gan()\n"
+        "def train(cfg, folder):\n"
+        "    if cfg.seed:\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return SimpleNamespace(metrics={}, report=str)\n"
+        "replace(train_gan, perform=train)()\n"
     )
     folder = tmp_path / "sweep"
     words = [str(program), "-m", "seed=1,0", f"data.root={tmp_path}", f"hydra.sweep.dir={folder}"]

@@ -33,7 +33,7 @@ from zsteer.app.provenance import UNRECORDED, data_noted, provenance_of
 from zsteer.files import LAST_CHECKPOINT, is_main_process
 from zsteer.locks import in_use
 from zsteer.status import USER_ERRORS, Call, describe, exit_code, recorded, refuse_completed, terminate
-from zsteer.sweeps.hydra_internals import VERSION_BASE, own_configs, word_of
+from zsteer.sweeps.hydra_internals import VERSION_BASE, composed_once, own_configs, word_of
 from zsteer.sweeps.jobs import state_of
 from zsteer.sweeps.launching import kept_objective, objective_of
 
@@ -107,7 +107,7 @@ class Command:
             # Hydra then leaves its errors to us; processes that this one starts see the other, and what the user wants.
             with env_override({"HYDRA_FULL_ERROR": "1", "ZSTEER_FULL_ERROR": str(int(verbose))}):
                 try:
-                    with naming_unreadable(own_configs()):
+                    with naming_unreadable(own_configs()), composed_once(sys.argv[1:]):
                         task()
                 finally:
                     summarize_sweep(call)

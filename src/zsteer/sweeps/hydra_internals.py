@@ -14,6 +14,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -23,6 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import OmegaConfDumper
 
 VERSION_BASE = "1.3"
+
+# There is one store, which gives out copies of its configs; Hydra copies the whole of it for each group that it lists and
+# each config that it composes.
+ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextmanager
@@ -46,6 +51,22 @@ def hydra_of(folders: Sequence[Path]) -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
         VersionBase.instance().version_base = outer_base
         JobRuntime.instance().set("name", outer_name)
+
+
+@contextmanager
+def composed_once(words: Sequence[str]) -> Iterator[None]:
+    """Have Hydra compose a command's config once: to see whether `hydra.mode` makes it a sweep, it does so before.
+
+    Only an experiment, these words themselves or a config of the user's own can make it one.
+    """
+    if own_configs() or any(re.match(r"[+~]*(experiment|hydra(\.mode)?)(@|=|$)", word) for word in words):
+        yield
+        return
+    get_mode, Hydra.get_mode = Hydra.get_mode, lambda *_, **__: None
+    try:
+        yield
+    finally:
+        Hydra.get_mode = get_mode
 
 
 @contextmanager
