@@ -309,17 +309,20 @@ def test_a_second_judge_of_ones_own_knows_the_targets(command, tmp_path):
 COMPARED = ("~experiment", "limits=[drawn]", "+contenders.a=['method=ascent','num_steps=1']")
 
 
-@pytest.mark.parametrize("judge", ["mine", "second"])
-def test_the_bundled_second_judge_has_no_say_beside_other_judges(tmp_path, monkeypatch, judge):
-    def heard(cfg, jobs, folder):
-        return SimpleNamespace(metrics={}, report=str, second_judge=cfg.second_judge)
+@pytest.mark.parametrize(("judge", "heard"), [("mine", False), ("second", False), ("bundled", True)])
+def test_the_bundled_second_judge_has_no_say_beside_other_judges(tmp_path, monkeypatch, judge, heard):
+    found = []
 
-    monkeypatch.setattr("zsteer.evaluation.comparison.compare", heard)
+    def compare(cfg, jobs, folder):
+        found.append(cfg.second_judge)
+        return SimpleNamespace(metrics={}, report=str)
+
+    monkeypatch.setattr("zsteer.evaluation.comparison.compare", compare)
     own = tmp_path / "own.safetensors"
     own.write_bytes((BUNDLED.parent / "judge.safetensors").read_bytes())
-    words = {"mine": ["judge=residual", f"judge.checkpoint={own}"], "second": ["judge=second"]}
-    assert zsteer.compare(*COMPARED, *words[judge], "targets=[Smiling]").second_judge is None
-    assert zsteer.compare(*COMPARED, "targets=[Smiling]").second_judge is not None
+    words = ["judge=residual", f"judge.checkpoint={own}"] if judge == "mine" else [f"judge={judge}"]
+    zsteer.compare(*COMPARED, *words, "targets=[Smiling]")
+    assert (found[0] is not None) == heard
 
 
 def test_the_bundled_second_judge_has_no_say_beyond_labels(tmp_path):

@@ -25,8 +25,8 @@ from omegaconf._utils import OmegaConfDumper
 
 VERSION_BASE = "1.3"
 
-# There is one store, which gives out copies of its configs; Hydra copies the whole of it for each group that it lists and
-# each config that it composes.
+# There is one store, which gives out copies of its configs; Hydra copies the whole of it for each config that it
+# composes and each group that it lists.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 
 
