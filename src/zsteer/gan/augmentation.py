@@ -9,7 +9,8 @@ class DiffAugment:
     """Differentiable changes of colour, place and parts, different for each image (Zhao et al. 2020).
 
     The discriminator sees real and generated images through it, so that the generator need not learn to make the
-    changes. It helps with a few thousand images, and costs quality with all of CelebA. Random numbers are torch's own.
+    changes. It helps with a few thousand images once the discriminator knows them by heart, and costs quality before
+    that, or with all of CelebA. Random numbers are torch's own.
 
     Args:
         color: brightness, saturation and contrast.
