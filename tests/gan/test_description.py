@@ -66,6 +66,13 @@ def test_numbers_are_uncorrelated_normal_quantiles_each_of_its_own_attribute(des
     assert all(np.corrcoef(numbers[:, k], normal[:, k])[0, 1] > 0.8 for k in range(3))
 
 
+def test_numbers_are_the_same_in_mixed_precision(description, data):
+    images = torch.tensor(data.store.images[:8]) / 127.5 - 1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = description(images)
+    assert torch.equal(mixed, description(images))
+
+
 def test_images_beyond_all_others_have_finite_numbers(description):
     assert description(torch.stack([torch.full((3, 64, 64), value) for value in (-1.0, 1.0)])).isfinite().all()
 

@@ -36,6 +36,7 @@ QUICK = [*FACES, "trainer=cpu", "trainer.precision=32-true", "+trainer.enable_pr
 SCORES = ["scores.num_samples=16", "scores.every_images=32"]
 GAN = [*SCORES, "generator.network.hidden_dim=4", "discriminator.network.hidden_dim=4", "trainer.log_every_n_steps=1"]
 COSINE = "{_target_:zsteer.gan.schedules.Cosine,start:1,end:0,num_images:8}"
+SUPERVISED = ["regularizer=supervised", "gan.regularizers.supervised.indices={Male:0}"]
 CLASSIFIER = ["classifier.network.hidden_dim=4", "trainer.log_every_n_steps=1"]
 # Small, since what is steered is measured against 2,048 samples of a generator that is new.
 JUDGED = [word for word in GOLDEN_NETWORKS if not word.startswith("generator")]
@@ -450,6 +451,22 @@ def test_each_loss_trains_in_bfloat16_with_every_penalty(run, loss):
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "generator.safetensors").values())
     events = EventAccumulator(str(folder)).Reload()
     assert {"train/r1", "train/r2", "train/gp"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["description=classifier", "gan.description.num_steps=20", "generator.network.z_dim=64", "data.num_train=64"],
+        ["gan.condition=[Smiling,hair_length]", *SUPERVISED],
+        ["regularizer=[infogan,hessian_penalty,orojar]"],
+    ],
+    ids=["description", "condition", "regularizers"],
+)
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_what_gives_numbers_a_meaning_trains_in_each_precision(run, words, precision):
+    words = [*words, "judge=none", "max_images=16", f"trainer.precision={precision}"]
+    _, folder, _ = run("train_gan", *GAN, *words, "+trainer.enable_model_summary=false")
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "generator.safetensors").values())
 
 
 class Terminates(Callback):

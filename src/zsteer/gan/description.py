@@ -97,6 +97,7 @@ class Description:
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
-        """The numbers that describe images."""
+        """The numbers that describe images, in float32 whatever the training's precision."""
         self._whitening = self._whitening.to(images.device)
-        return self._normal(self._seen(images)) @ self._whitening
+        with torch.autocast(images.device.type, enabled=False):
+            return self._normal(self._seen(images)) @ self._whitening

@@ -132,7 +132,7 @@ class Supervised:
 
     def __call__(self, generator: nn.Module, noise: Tensor, images: Tensor) -> Tensor:
         self._network = frozen(self._network, torch.float32, images.device)
-        seen = self._network(images.float())[:, self._columns] / self._units.to(images.device)
+        seen = self._network(images.float()).float()[:, self._columns] / self._units.to(images.device)
         num = len(self._labels)
         wanted, places = noise[:, noise.shape[1] - num :], noise[:, self._places]
         term = seen.new_zeros(())
