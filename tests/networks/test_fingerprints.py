@@ -3,9 +3,12 @@
 import re
 import sys
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
+from torchvision.transforms import Normalize, Resize
 
 from zsteer.networks import fingerprints
 from zsteer.networks.checkpoints import load_weights, save_weights
@@ -94,7 +97,27 @@ def test_fingerprint_of_a_foreign_network_changes_with_its_source(monkeypatch):
     assert prints[0] == prints[2] != prints[1]
 
 
-def test_fingerprint_changes_with_a_setting_that_is_no_weight(network, monkeypatch):
-    before = fingerprint(network)
-    monkeypatch.setattr(network, "truncation", 0.7, raising=False)
-    assert fingerprint(network) != before
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (0.5, 0.7),
+        ([1, 2], [1, 3], OmegaConf.create([1, 4])),
+        ({"a": 1}, {"a": 2}),
+        (torch.zeros(2), torch.ones(2), torch.ones(3), np.ones(3)),
+        (torch.float32, torch.bfloat16),
+        (torch.relu, torch.sigmoid),
+        ({1, 2}, {1, 3}),
+    ],
+)
+def test_fingerprint_changes_with_a_setting_that_is_no_weight(network, settings, monkeypatch):
+    before = [fingerprint(network)]
+    for value in settings:
+        monkeypatch.setattr(network, "truncation", value, raising=False)
+        before.append(fingerprint(network))
+        assert fingerprint(network) == before[-1]
+    assert len(set(before)) == len(before)
+
+
+def test_fingerprint_changes_with_how_images_are_normalised(network):
+    ways = [Normalize([0.0] * 3, [1.0] * 3), Normalize([0.5] * 3, [0.1] * 3), Resize([16, 16]), Resize([64, 64])]
+    assert len({fingerprint(nn.Sequential(way, network)) for way in ways}) == len(ways)

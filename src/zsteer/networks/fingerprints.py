@@ -3,15 +3,17 @@
 import hashlib
 import inspect
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from omegaconf import ListConfig
+from torch import Tensor, nn
 
-# Settings that a network keeps as attributes of its modules, and what every module has anyway.
-_PLAIN = (bool, int, float, str, tuple, type(None))
-_BARE = frozenset(vars(nn.Module()))
+_BARE = frozenset(vars(nn.Module()))  # what every module has
 _LIBRARIES = ("torch", "torchvision")
+_UNKNOWN = object()
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -29,8 +31,7 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(source.encode())
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
 
 
@@ -40,7 +41,8 @@ def _package(kind: type) -> str:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     """A module's settings, by name; of torch's, which may get new attributes, those that were asked for."""
-    kept = {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN) and name not in _BARE}
+    kept = {name: _plain(value) for name, value in vars(module).items() if name not in _BARE}
+    kept = {name: value for name, value in kept.items() if value is not _UNKNOWN}
     if _package(type(module)) not in _LIBRARIES:
         return dict(sorted(kept.items()))
     arguments = inspect.signature(type(module).__init__).parameters
@@ -49,6 +51,30 @@ def _settings(module: nn.Module) -> dict[str, Any]:
         for name in sorted(arguments)
         if name in kept and kept[name] != arguments[name].default and name != "inplace"
     }
+
+
+def _plain(value: Any) -> Any:
+    """A setting as numbers and text, of a tensor the hash of its bytes; `_UNKNOWN` if it is something else."""
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if isinstance(value, tuple | list | ListConfig | set | frozenset):
+        parts = [_plain(part) for part in value]
+        if isinstance(value, set | frozenset):
+            parts.sort(key=repr)
+        return tuple(parts) if isinstance(value, tuple) else parts
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, Tensor | np.ndarray):
+        tensor = torch.as_tensor(value)
+        return f"{tensor.dtype} {list(tensor.shape)} {hashlib.sha256(_bytes(tensor)).hexdigest()}"
+    if isinstance(value, torch.dtype):
+        return str(value)
+    return getattr(value, "__qualname__", _UNKNOWN)  # of a function or a class
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return plain.flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _source(kind: type) -> str:
