@@ -55,6 +55,11 @@ def test_canonical_leaves_other_names_alone():
     assert canonical("hair_length") == "hair_length"
 
 
+def test_joined_names_are_spelled_as_freely_as_their_parts():
+    assert canonical("Sideburn+wearing hat") == "Sideburns+Wearing_Hat"
+    assert find("sideburn+Smiling", ["Smiling", "Sideburns", "Sideburns+Smiling"]) == 2
+
+
 @pytest.mark.parametrize(
     "misspelt, meant", [("Smilling", "Smiling"), ("eye_glases", "Eyeglasses"), ("WearingHats", "Wearing_Hat")]
 )

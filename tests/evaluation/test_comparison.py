@@ -109,6 +109,15 @@ def test_figures_count_side_effects_arrivals_and_what_only_the_classifier_saw(co
     assert "| better | 0.30 ± 0.00 (50%) | 0.50 |" in markdown(list(rows.values()), 1.0)
 
 
+def test_contenders_that_start_from_other_images_are_no_pairs(comparison):
+    comparison.signs["better"] = -1.0
+    better = next(row for row in figures(comparison, {}) if (row["level"], row["contender"]) == (1.0, "better"))
+    assert (better["versus"], better["versus_low"]) == (pytest.approx(0.5), None)  # of the half of them that arrives
+    comparison.trials["better", "b"].judge[:, :22] = torch.nan
+    better = next(row for row in figures(comparison, {}) if (row["level"], row["contender"]) == (1.0, "better"))
+    assert better["versus"] is None
+
+
 def test_a_limit_says_how_much_of_the_way_to_it_each_contender_goes(comparison):
     drawn = torch.zeros(len(LEVELS), 10, 3)  # of ten other faces
     drawn[:, :, 2] = 0.2  # so that the mean over a and c is 0.1
@@ -286,6 +295,14 @@ def test_a_trial_of_other_weights_or_settings_is_not_taken_for_this_one():
         (
             ["+contenders.a=['classifier.checkpoint=mine.pth']", "targets=[Smiling]"],
             "contenders.a: classifier.checkpoint=mine.pth cannot differ among contenders; give classifier to all",
+        ),
+        (
+            ["+contenders.a=['record_every=5']", "targets=[Smiling]"],
+            "contenders.a: record_every=5 cannot differ among contenders; of each every step is judged",
+        ),
+        (
+            ["+contenders.a=['method=ascent']", "targets=[Sideburn,sideburns]"],
+            "targets=['Sideburn', 'sideburns']: Sideburn and sideburns are the same attribute; keep one",
         ),
     ],
 )

@@ -59,7 +59,11 @@ SWITCHES = (
 SWITCHES += ("translation", "unit")
 SHARED_BY_CONTENDERS = (*NETWORKS, "num_images", "seed")
 SHARED_BY_PAGE = (*SHARED_BY_CONTENDERS, "trainer", "target", "penalty_weight", "condition")
-NOT_A_CONTENDERS = (*SHARED_BY_CONTENDERS, "where", "condition", "noise", "target")
+NOT_A_CONTENDERS = {  # and the remedy
+    **{key: f"give {key} to all" for key in SHARED_BY_CONTENDERS},
+    **dict.fromkeys(("where", "condition", "noise", "target"), "all start from the same faces"),
+    "record_every": "of each every step is judged",
+}
 
 
 def steer(cfg: DictConfig) -> None:
@@ -375,10 +379,11 @@ def compare(cfg: DictConfig) -> None:
         for word in words:
             key = str(word).lstrip("+~").partition("=")[0].partition(".")[0]
             if key in NOT_A_CONTENDERS:
-                remedy = f"give {key} to all" if key in SHARED_BY_CONTENDERS else "all start from the same faces"
-                raise ValueError(f"contenders.{name}: {word} cannot differ among contenders; {remedy}")
+                raise ValueError(f"contenders.{name}: {word} cannot differ among contenders; {NOT_A_CONTENDERS[key]}")
     for wanted in cfg.targets:
         spelled(wanted, "targets")
+    if same := attributes.colliding(cfg.targets):
+        raise ValueError(f"targets={list(cfg.targets)}: {same[0]} and {same[1]} are the same attribute; keep one")
     kinds = {(attributes.needs_regressor(cfg.judge, target), "+" in target and target) for target in cfg.targets}
     if len(kinds) > 1:  # so that the judge would not be the same for all
         raise ValueError(

@@ -112,8 +112,8 @@ _SPELLINGS = {_key(name): name for name in CELEBA} | {"sideburn": "Sideburns"}
 
 
 def canonical(name: str) -> str:
-    """CelebA's spelling of an attribute's name, or the name itself where it is none of CelebA's."""
-    return _SPELLINGS.get(_key(str(name)), str(name))
+    """CelebA's spelling of an attribute's name, also where `+` joins several; other names stay as they are."""
+    return "+".join(_SPELLINGS.get(_key(part), part) for part in str(name).split("+"))
 
 
 def find(name: str, names: Sequence[str], key: str = "target", owner: str = "the classifier") -> int:

@@ -109,7 +109,8 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, flo
             row |= _mean_interval("step", trial.step[number])
             row |= _mean_interval("attribute_dependency", dependency)
             row["attribute_dependency_max"] = effects.max().item() if arrived.any() else None
-            row |= _versus(dependency, first, paired=name != DRAWN)
+            same_start = name != DRAWN and comparison.signs[name] == comparison.signs[comparison.contenders[0]]
+            row |= _versus(dependency, first, paired=same_start)
             for limit, column in ((DRAWN, "way_to_drawn"), (OPTIMUM, "way_to_optimum")):
                 if (limit, target) in comparison.trials:
                     best = comparison.dependency((limit, target), number)
@@ -146,7 +147,8 @@ def _mean_interval(name: str, values: Float[Tensor, " n"]) -> Row:
 def _versus(dependency: Float[Tensor, " n"], first: Float[Tensor, " m"], paired: bool) -> Row:
     """A dependency over the first contender's: of the images that have both.
 
-    A drawn edit is of other images, so that these are no pairs: it counts where at least half of its own have it.
+    Where these are no pairs, as a drawn edit is of other images, and taking an attribute away starts from others than
+    adding it, it counts where at least half of its own have it.
     """
     row: Row = dict.fromkeys(("versus", "versus_low", "versus_high", "disjoint"))
     own, firsts = _known(dependency, first) if paired else (_reached(dependency), _reached(first))
@@ -220,12 +222,13 @@ def kernel_distances(
     The estimate has no bias, so that their numbers need not be equal. A target that the data have no label of, or of
     which there are too few images, is left out, and so is a contender that takes the attribute away.
     """
-    shared = [target for target in comparison.targets if target in data.names]
+    columns = {attributes.canonical(name): column for column, name in enumerate(data.names)}
+    shared = [target for target in comparison.targets if attributes.canonical(target) in columns]
     features: dict[str, list[Tensor]] = {target: [] for target in shared}
     for images, targets in tqdm(data.split_batches(split, BATCH_SIZE), desc="Looking at the data"):
         seen, _ = pooled_features(judge, scale(images))
         for target in shared:
-            features[target].append(seen[targets[:, data.names.index(target)] > 0.5])
+            features[target].append(seen[targets[:, columns[attributes.canonical(target)]] > 0.5])
     noise, reference = reference_noise(generator), comparison.references[1]
 
     def samples(z: Tensor) -> Tensor:
