@@ -13,9 +13,9 @@ from zsteer.data import procedural
 from zsteer.data.attributes import CELEBA
 from zsteer.data.procedural.rendering import procedural_store
 from zsteer.data.store import ImageStore
-from zsteer.evaluation.classifiers import trained_scales
 from zsteer.networks.checkpoints import load_weights
 from zsteer.networks.described import DescribedGenerator
+from zsteer.networks.loading import trained_scales
 from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.tutorial import Classifier, Generator
 

@@ -1,6 +1,8 @@
 """What regularizers add to a generator's loss, by independent formulas."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,27 @@ def test_what_a_classifier_sees_is_compared_with_condition_and_tied_numbers(data
     torch.testing.assert_close(term, entropy + error + smooth, rtol=1e-3, atol=1e-4)
     (gradient,) = torch.autograd.grad(term, images)
     assert gradient.abs().max() > 0
+
+
+def test_a_factor_is_told_and_seen_in_the_same_units(data, section):
+    """The regressor's data had another mean and deviation than those that the generator is told by."""
+    torch.manual_seed(1)
+    generator = conditioned(Generator(z_dim=6, hidden_dim=2), ["Height"])
+    weights = Path(section["regressor"]["checkpoint"])
+    weights.with_suffix(".json").write_text(
+        json.dumps({"config": {}, "figures": {"scales": {"height": [100.0, 20.0]}}})
+    )
+    regularizer = Supervised(section)
+    regularizer.prepare(generator, data)
+    weights.with_suffix(".json").unlink()
+    noise = torch.randn(5, 6)
+    images = generator(noise).detach()
+    with torch.no_grad():
+        seen = load_weights(Classifier(n_classes=1, hidden_dim=2), weights).eval()(images)[:, 0]
+    mean, deviation = data.scales["height"]
+    wanted = noise[:, 5] * deviation + mean
+    expected = ((seen * 20 + 100 - wanted) / deviation).square().mean()
+    torch.testing.assert_close(regularizer(generator, noise, images), expected, rtol=1e-3, atol=1e-4)
 
 
 class Layer(nn.Module):

@@ -1,6 +1,5 @@
 """Score a classifier or a judge on labelled images."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -8,14 +7,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from zsteer.classifier.metrics import AttributeMetrics, Figures, Scale, means
+from zsteer.classifier.metrics import AttributeMetrics, Figures, means
 from zsteer.data.attributes import CELEBA, resolve
 from zsteer.data.faces import FaceData, scale
 from zsteer.evaluation.results import Scores, attribute_table
-from zsteer.files import is_main_process, recorded_at
+from zsteer.files import is_main_process
 from zsteer.gan.fidelity import BATCH_SIZE
 from zsteer.networks.inference import best_device, check_finite, frozen
-from zsteer.networks.loading import load_classifier
+from zsteer.networks.loading import load_classifier, trained_scales
 from zsteer.networks.memory import in_parts
 
 
@@ -67,21 +66,3 @@ def classifier_figures(cfg: DictConfig, data: FaceData) -> Figures:
         states.append(targets)
     rates = dict(zip(shared, torch.cat(states).nanmean(dim=0).tolist(), strict=True))
     return {**metrics.compute(), "rate": {name: rate for name, rate in rates.items() if name not in scales}}
-
-
-def trained_scales(checkpoint: str | None, role: str) -> dict[str, Scale]:
-    """Mean and standard deviation of the continuous targets that a network was trained on, as far as it is recorded.
-
-    Raises:
-        ValueError: the record is something else.
-    """
-    found = recorded_at(checkpoint, "figures", "scales") or {}
-    try:
-        scales: dict[str, Scale] = {
-            str(name): (float(mean), float(deviation)) for name, (mean, deviation) in found.items()
-        }
-        if all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in scales.values()):
-            return scales
-    except (AttributeError, TypeError, ValueError):
-        pass
-    raise ValueError(f"{role}.checkpoint={checkpoint}: the JSON beside it has figures.scales that are no scales")

@@ -17,7 +17,7 @@ from zsteer.gan.quantiles import at_quantile, normal_cdf
 from zsteer.gan.schedules import Setting
 from zsteer.networks.conditional import condition_of
 from zsteer.networks.inference import frozen, num_free, z_dim_of
-from zsteer.networks.loading import load_classifier
+from zsteer.networks.loading import load_classifier, trained_scales
 from zsteer.settings import real_number, whole_number
 
 NUM_QUANTILES = 4096  # images of the data whose logits tell how an attribute is distributed
@@ -113,26 +113,44 @@ class Supervised:
         keys = ["gan.condition"] * len(condition) + ["gan.regularizers.supervised.indices"] * len(self.indices)
         self._columns = [attributes.find(name, known.names, key) for name, key in zip(names, keys, strict=True)]
         found = [known.names[column] for column in self._columns]
-        self._units = torch.tensor(
-            [self.section.regressor.scale if factors and name in known.factors else 1.0 for name in found]
-        )
-        self._labels = [name not in known.factors for name in found[: len(condition)]]
+        units = [self.section.regressor.scale if factors and name in known.factors else 1.0 for name in found]
+        scales = [data.scales.get(data.names[attributes.find(name, data.names, "gan.condition")]) for name in condition]
+        trained = self._trained_scales()
+        self._labels = [scale is None for scale in scales]
+        self._slope, self._shift = 1 / torch.tensor(units), torch.zeros(len(units))
+        for column, (name, now) in enumerate(zip(found, scales, strict=False)):  # the condition's come first
+            if now is not None:  # told in these data's σ, and seen in those of the classifier's data
+                mean, deviation = trained.get(name, now)
+                self._slope[column] *= deviation / now[1]
+                self._shift[column] = (mean - now[0]) / now[1]
         self._network = known.network
         self._places = list(self.indices.values())
         self._quantiles = self._logits_of(data) if self.indices else torch.zeros(1, 0)
 
+    def _trained_scales(self) -> dict[str, tuple[float, float]]:
+        """Mean and deviation of the factors over the data that the classifier's networks were trained on, if known."""
+        scales = trained_scales(self.section.get("checkpoint"), "classifier")
+        if self.section.get("regressor"):
+            scales |= trained_scales(self.section.regressor.get("checkpoint"), "classifier.regressor")
+        return scales
+
+    def _read(self, images: Tensor) -> Float[Tensor, "n k"]:
+        """What the classifier sees, in float32 in mixed precision too: logits, and factors in the data's σ."""
+        seen = self._network(images.float()).float()[:, self._columns]
+        return seen * self._slope.to(seen) + self._shift.to(seen)
+
     @torch.no_grad()
     def _logits_of(self, data: FaceData) -> Float[Tensor, "m indices"]:
         """The sorted logits of the attributes that are tied to numbers, over images of the data."""
-        network = frozen(self._network, torch.float32)
+        self._network = frozen(self._network, torch.float32)
         batches = data.split_batches("train", BATCH_SIZE, NUM_QUANTILES)
         shown = tqdm(batches, desc="Looking at the train images", leave=False)
-        logits = torch.cat([network(scale(images)) for images, _ in shown])[:, self._columns] / self._units
+        logits = torch.cat([self._read(scale(images)) for images, _ in shown])
         return logits[:, len(self._labels) :].sort(dim=0).values
 
     def __call__(self, generator: nn.Module, noise: Tensor, images: Tensor) -> Tensor:
         self._network = frozen(self._network, torch.float32, images.device)
-        seen = self._network(images.float()).float()[:, self._columns] / self._units.to(images.device)
+        seen = self._read(images)
         num = len(self._labels)
         wanted, places = noise[:, noise.shape[1] - num :], noise[:, self._places]
         term = seen.new_zeros(())

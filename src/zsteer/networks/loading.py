@@ -1,6 +1,7 @@
 """Networks from their config groups, with their weights, tried on an input before any long work."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +152,24 @@ def load_classifier(
         network = Conjunction(network, [names.index(part) for part in parts], any_of=edit == "remove")
         names += ("+".join(parts),)
     return NamedClassifier(network, names, frozenset(names if attributes.is_regressor(section) else ()))
+
+
+def trained_scales(checkpoint: str | None, role: str) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of the continuous targets that a network was trained on, as far as it is recorded.
+
+    Raises:
+        ValueError: the record is something else.
+    """
+    found = recorded_at(checkpoint, "figures", "scales") or {}
+    try:
+        scales: dict[str, tuple[float, float]] = {
+            str(name): (float(mean), float(deviation)) for name, (mean, deviation) in found.items()
+        }
+        if all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in scales.values()):
+            return scales
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{role}.checkpoint={checkpoint}: the JSON beside it has figures.scales that are no scales")
 
 
 def try_generator(
