@@ -40,9 +40,14 @@ def to_uint8(images: Float[Tensor, "... c h w"]) -> UInt8[Tensor, "... c h w"]:
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def pillow(image: Float[Tensor, "3 h w"]) -> Image.Image:
+    """A picture in [0, 1] as Pillow's, each value rounded to the nearest of 256."""
+    return to_pil_image((image * 255).round().clamp(0, 255).to(torch.uint8))
+
+
 def png(image: Float[Tensor, "3 h w"]) -> Png:
     """Encode a picture in [0, 1]."""
-    return encoded(to_pil_image(image))
+    return encoded(pillow(image))
 
 
 def encoded(image: Image.Image) -> Png:

@@ -11,12 +11,11 @@ from omegaconf import DictConfig
 from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from zsteer.files import atomic_write, is_main_process, write_json, write_table
 from zsteer.networks.inference import best_device, num_free
 from zsteer.networks.loading import load_classifier, load_network, try_generator
-from zsteer.pictures import grid_of, save_picture
+from zsteer.pictures import grid_of, pillow, save_picture
 from zsteer.results import Result
 from zsteer.steering.directions import check_source, components, find_directions, mean_gradients
 from zsteer.steering.reference import reference_logits, reference_noise
@@ -45,7 +44,7 @@ class NamedDirections(Result):
     @property
     def picture(self) -> Image:
         """One face moved along the first components, a row each."""
-        return to_pil_image(self.image)
+        return pillow(self.image)
 
     def write(self, folder: Path) -> None:
         """Write `directions.csv`, `.png` and `.safetensors`, and `metrics.json`."""

@@ -11,13 +11,12 @@ from jaxtyping import Float
 from PIL.Image import Image
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from zsteer.data import attributes
 from zsteer.data.attributes import EDITS, MEASURED
 from zsteer.events import Events
 from zsteer.files import write_json
-from zsteer.pictures import Png, annotated, grid_of, png, row_of, save_picture, to_uint8
+from zsteer.pictures import Png, annotated, grid_of, pillow, png, row_of, save_picture, to_uint8
 from zsteer.results import Result
 from zsteer.steering import metrics
 from zsteer.steering.figures import MEANINGS
@@ -52,14 +51,14 @@ class Steered(Result):
     @property
     def picture(self) -> Image:
         """One column per image, time downwards, the last row final; below, the target's probability (a factor's σ)."""
-        return to_pil_image(self.image)
+        return pillow(self.image)
 
     @property
     def strip(self) -> Image:
         """One row per image, time to the right, the last column final."""
         steps = sorted(self.history.images)
         shown = torch.stack([self.history.images[step] for step in steps], dim=1)
-        return to_pil_image(grid_of(shown.flatten(0, 1), columns=len(steps)))
+        return pillow(grid_of(shown.flatten(0, 1), columns=len(steps)))
 
     @property
     def images(self) -> Float[Tensor, "n 3 h w"]:

@@ -9,13 +9,12 @@ from omegaconf import DictConfig
 from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from zsteer.files import atomic_write, is_main_process, write_json
 from zsteer.networks.inference import images_of, noise_of
 from zsteer.networks.loading import load_network, try_generator
-from zsteer.pictures import grid_of, save_picture
+from zsteer.pictures import grid_of, pillow, save_picture
 from zsteer.results import Result
 from zsteer.steering.start import conditioned_noise
 
@@ -39,7 +38,7 @@ class Samples(Result):
     @property
     def picture(self) -> Image:
         """The first 64 as one picture."""
-        return to_pil_image(self.image)
+        return pillow(self.image)
 
     def write(self, folder: Path) -> None:
         """Write `images/00000.png` and so on, `samples.png`, `noise.safetensors`, and `metrics.json` last."""

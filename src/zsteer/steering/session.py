@@ -59,7 +59,8 @@ def group_of(cfg: DictConfig) -> str:
     regressors = [attributes.needs_regressor(section, cfg.target) for section in (cfg.classifier, cfg.judge) if section]
     joined = (cfg.target, cfg.edit) if "+" in str(cfg.target) else None
     random = any(cfg[role] and cfg[role].get("checkpoint") is None for role in NETWORKS)
-    return json.dumps([shared, regressors, joined, cfg.num_steps, cfg.record_every, cfg.seed if random else None])
+    steps = (cfg.num_steps, cfg.record_every, cfg.max_rows)
+    return json.dumps([shared, regressors, joined, steps, cfg.seed if random else None])
 
 
 class Session:

@@ -8,10 +8,10 @@ from typing import Any
 from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
 
 from zsteer.files import write_json
 from zsteer.networks.checkpoints import save_weights
+from zsteer.pictures import pillow
 from zsteer.results import Result
 
 
@@ -40,7 +40,7 @@ class Trained(Result):
     @property
     def picture(self) -> Image | None:
         """The samples."""
-        return None if self.image is None else to_pil_image(self.image)
+        return None if self.image is None else pillow(self.image)
 
     def write(self, folder: Path) -> None:
         """Write the weights, beside them config and figures as JSON, and `metrics.json`."""
