@@ -1,5 +1,6 @@
 """Numbers of a config: their kinds and ranges."""
 
+import numpy as np
 import pytest
 
 from zsteer.settings import real_number, whole_number
@@ -9,6 +10,10 @@ from zsteer.settings import real_number, whole_number
 def test_whole_numbers_are_integers_in_range(value):
     with pytest.raises(ValueError, match=r"^data.n=.* must be a whole number, from 1 to 10$"):
         whole_number(value, "data.n", 1, 10)
+
+
+def test_whole_numbers_of_numpy_become_pythons():
+    assert type(whole_number(np.int64(3), "n", 1)) is int
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), True, "1", None, 10**400])

@@ -83,8 +83,7 @@ def sample(
     from zsteer.runs import trained_network
     from zsteer.settings import MAX_SEED, whole_number
 
-    whole_number(n, "n", 1)
-    whole_number(seed, "seed", 0, MAX_SEED)
+    n, seed = whole_number(n, "n", 1), whole_number(seed, "seed", 0, MAX_SEED)
     if generator is None or isinstance(generator, str | Path):
         weights, _ = trained_network(Path(generator or BUNDLE / "generator.safetensors"))
         unnamed(weights)

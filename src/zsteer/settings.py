@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ MAX_SEED = 2**32 - 1  # of NumPy's generators, which training seeds too
 
 
 def whole_number(value: Any, key: str, least: int, most: int | None = None) -> int:
-    """Return `value` if it is an integer in [least, most].
+    """Return `value`, NumPy's too, if it is an integer in [least, most].
 
     Raises:
         ValueError: it is not.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < least or (most is not None and int(value) > most):
         limits = f"{least} or more" if most is None else f"from {least} to {most}"
         raise ValueError(f"{key}={value} must be a whole number, {limits}")
-    return value
+    return int(value)
 
 
 def real_number(value: Any, key: str, minimum: float | None = None, above: float | None = None) -> int | float:

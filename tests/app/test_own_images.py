@@ -99,6 +99,9 @@ def test_images_without_labels_and_numbers_alone(photos, command):
     )
     ended = command("train_gan", *data, "trainer=cpu", "experiment=r3gan_small", "judge=none")
     assert ended.code == 0, ended.err
+    (photos / "empty").mkdir()
+    ended = command("train_gan", *data, f"data.table={photos}/empty", "trainer=cpu", "judge=none")
+    assert ended.code == 1 and "error: data.table=" in ended.err.splitlines()[-1]
     table = f"data.table={photos}/labels.csv"
     gan = ["trainer=cpu", "experiment=r3gan_small", "judge=none", "gan.condition=[hat,glasses,smile]"]
     ended = command("train_gan", *data, table, *gan)

@@ -216,6 +216,18 @@ def test_own_stores_give_all_their_targets(tmp_path):
     assert module.names == ("up", "down")
 
 
+def test_what_has_other_values_outside_the_training_images_is_no_label(tmp_path):
+    small_store(tmp_path / "store")
+    targets = np.zeros((30, 2), np.float32)
+    module = FaceData(root=tmp_path / "store", **TRAINING)
+    train = module.store.indices(TRAIN)
+    targets[train, 0] = np.arange(len(train)) % 2
+    targets[module.store.indices(VAL), 0] = 3
+    targets[:, 1] = np.arange(30) % 2
+    np.save(tmp_path / "store" / "targets.npy", targets)
+    assert list(FaceData(root=tmp_path / "store", **TRAINING).scales) == ["up"]
+
+
 def test_a_target_without_variation_is_refused(tmp_path):
     small_store(tmp_path / "store")
     np.save(tmp_path / "store" / "targets.npy", np.full((30, 2), 7, np.float32))

@@ -122,7 +122,7 @@ def sha256(path: Path) -> str | None:
             return hashlib.sha256(os.fsencode("\n".join(listed))).hexdigest()
         about = path.stat()
         return _sha256(path.absolute(), about.st_size, about.st_mtime_ns)
-    except OSError:
+    except (OSError, ValueError):  # a folder that holds no pictures
         return None
 
 

@@ -167,9 +167,10 @@ class FaceData(LightningDataModule):
             ValueError: it has one value only.
         """
         scales = {}
-        targets = self.store.targets[self.store.indices(TRAIN)][:, self.columns]
-        for name, values in zip(self.names, targets.T, strict=True):
-            if not is_label(values):
+        targets, train = self.store.targets, self.store.indices(TRAIN)
+        for name, column in zip(self.names, self.columns, strict=True):
+            if not is_label(targets[:, column]):
+                values = targets[train, column]
                 values = values[~np.isnan(values)]
                 scales[name] = (values.mean(dtype=float).item(), values.std(dtype=float).item())
                 if scales[name][1] == 0:

@@ -154,8 +154,8 @@ def word_of(key: str, value: Any) -> str:
 
 def written(value: Any) -> str:
     """A value in Hydra's grammar."""
-    if hasattr(value, "item"):  # of NumPy's and torch's scalars
-        value = value.item()
+    if hasattr(value, "tolist"):  # NumPy's and torch's arrays and scalars
+        value = value.tolist()
     if value is None:
         return "null"
     if isinstance(value, bool):

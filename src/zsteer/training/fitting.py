@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ def trainer_of(
         folder: where checkpoints go; null for none.
         resumed: the checkpoint to go on from.
     """
+    warnings.filterwarnings("ignore", ".*not supported by the model summary.*")  # whose megabytes are an estimate
     kept: list[Callback] = [SeededSteps(cfg.seed), ConfiguredOptimizers(), *callbacks]
     if resumed is not None:
         kept.append(resumed)
