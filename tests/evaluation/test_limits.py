@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from zsteer.app.composition import compose
-from zsteer.data.attributes import CELEBA
+from zsteer.data.attributes import CELEBA, others_of
 from zsteer.data.faces import ProceduralFaces, scale
 from zsteer.evaluation import limits
 from zsteer.evaluation.trials import FLIP, GAINS, LEVELS, scorers_of, trial_of
-from zsteer.steering.metrics import others_of
 from zsteer.steering.session import Session
 
 WORDS = ("num_images=8", "trainer=cpu", "where={Smiling: false}")

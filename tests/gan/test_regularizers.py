@@ -34,7 +34,7 @@ def data(tmp_path):
 def test_what_a_classifier_sees_is_compared_with_condition_and_tied_numbers(data, section):
     torch.manual_seed(1)
     generator = conditioned(Generator(z_dim=6, hidden_dim=2), ["Smiling", "Height"])  # however it is written
-    regularizer = Supervised(section, indices={"Male": 1})
+    regularizer = Supervised(section, indices={"Male": 1}, side_effects=0)
     regularizer.prepare(generator, data)
     noise = torch.randn(5, 6)
     noise[:, 4] = torch.tensor([1.0, 0, 1, 0, 0])
@@ -57,6 +57,39 @@ def test_what_a_classifier_sees_is_compared_with_condition_and_tied_numbers(data
     torch.testing.assert_close(term, entropy + error + smooth, rtol=1e-3, atol=1e-4)
     (gradient,) = torch.autograd.grad(term, images)
     assert gradient.abs().max() > 0
+
+
+def test_what_else_changes_with_a_tied_number_counts(data, section):
+    torch.manual_seed(2)
+    generator, indices = Generator(z_dim=6, hidden_dim=2), {"Male": 1, "height": 4}
+    noise = torch.randn(16, 6)
+    images = generator(noise).detach()
+    terms, given = [], []
+    for side_effects in (0.0, 0.5):
+        regularizer = Supervised(section, indices, side_effects=side_effects)
+        regularizer.prepare(generator, data)
+        hook = generator.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        terms.append(regularizer(generator, noise, images))
+        hook.remove()
+    (moved,) = given
+    changed = (moved != noise).nonzero()
+    assert changed[:, 0].tolist() == list(range(16))  # one in each image
+    assert set(changed[:, 1].tolist()) == {1, 4}
+
+    networks = [
+        load_weights(Classifier(n_classes=outputs, hidden_dim=2), part["checkpoint"]).eval()
+        for outputs, part in ((2, section), (1, section["regressor"]))
+    ]
+    with torch.no_grad():
+        known, before, after = (
+            torch.cat([network(batch) for network in networks], dim=1)  # Smiling, Male, height
+            for batch in (torch.tensor(data.store.images[:]) / 127.5 - 1, images, generator(moved))
+        )
+    apart = ((after - before) / known.std(dim=0)).abs()
+    smooth = torch.where(apart < 1, apart.square() / 2, apart - 0.5)
+    for row, (_, number) in enumerate(changed.tolist()):
+        smooth[row, 1 if number == 1 else 2] = 0
+    torch.testing.assert_close(terms[1] - terms[0], 0.5 * smooth.sum(dim=1).mean(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_factor_is_told_and_seen_in_the_same_units(data, section):
@@ -232,6 +265,7 @@ def test_infogan_is_the_cross_entropy_of_a_category_and_of_a_gaussian(data):
         ((), {"indices": {"Male": 6}}, "gan.regularizers.supervised.indices.Male=6 must be below 6"),
         (["Smiling"], {"indices": {"Male": 5}}, "gan.regularizers.supervised.indices.Male=5 must be below 5"),
         (["Male"], {"indices": {"male": 1}}, "indices.Male=1: gan.condition tells the generator of Male; keep one"),
+        ((), {"indices": {"Male": 1}, "side_effects": -1}, "supervised.side_effects=-1 must be a finite number, 0 or"),
         ((), {"indices": {"Male": -1}}, "indices.Male=-1 must be a whole number, 0 or more"),
         ((), {"indices": {"Male": 1, "Smiling": 1}}, "must give each attribute a number of its own"),
         ((), {"indices": {"Mall": 1}}, "supervised.indices='Mall' is not an attribute of the classifier; did you"),

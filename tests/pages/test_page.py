@@ -15,13 +15,13 @@ from small_faces import HOSTILE, NAMES, small_networks
 import zsteer
 from zsteer.app import checks
 from zsteer.app.composition import compose
-from zsteer.data.attributes import CELEBA
+from zsteer.data.attributes import CELEBA, others_of
 from zsteer.networks.inference import noise_of
 from zsteer.pages.graphs import TOLERANCE, outputs_of
 from zsteer.pages.page import FAMILIAR, Page, first_sliders, held_directions, page_of
 from zsteer.pages.runtime import read_runtime
 from zsteer.steering.directions import find_directions
-from zsteer.steering.metrics import others_of, sigma_of
+from zsteer.steering.metrics import sigma_of
 from zsteer.steering.reference import reference_logits
 
 NETWORKS = (

@@ -42,7 +42,15 @@ RUNS = {
             "gan.regularizers.infogan.head.hidden_dim=8",
         ],
     ),
-    "penalties": ("train_gan", [*PLAIN, "gan.condition=[Male]", "regularizer=[supervised,hessian_penalty,orojar]"]),
+    "penalties": (
+        "train_gan",
+        [
+            *PLAIN,
+            "gan.condition=[Male]",
+            "regularizer=[supervised,hessian_penalty,orojar]",
+            "gan.regularizers.supervised.indices={Smiling:0}",
+        ],
+    ),
     "batch_norm": (
         "train_gan",
         ["generator.network.hidden_dim=2", "discriminator.network.hidden_dim=2", "scores.num_samples=9"],

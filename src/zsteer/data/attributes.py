@@ -186,6 +186,15 @@ def measured(name: str) -> frozenset[str]:
     return _partners(name, MEASURED)
 
 
+def others_of(target: str, names: Sequence[str], with_entailed: bool = False) -> list[str]:
+    """All attributes but the target, its parts and, unless `with_entailed`, what changes with them by its meaning."""
+    target = names[find(target, names)]
+    left_out = {target, *parts(target)}
+    if not with_entailed:
+        left_out |= entailed(target) | measured(target)
+    return [name for name in names if name not in left_out]
+
+
 def _partners(name: str, pairs: Sequence[tuple[str, str]]) -> frozenset[str]:
     return frozenset(other for part in parts(name) for pair in pairs if part in pair for other in pair if other != part)
 

@@ -20,7 +20,7 @@ from zsteer.networks.inference import best_device, check_finite, frozen, noise_o
 from zsteer.networks.loading import NamedClassifier, load_classifier, load_network, try_generator
 from zsteer.settings import MAX_SEED, whole_number
 from zsteer.statistics import mean_known
-from zsteer.steering.metrics import Scored, correlation, others_of, preservation_rate
+from zsteer.steering.metrics import Scored, correlation, preservation_rate
 
 FIGURES = ("met", "met_with", "met_without", "changed", "kept", "correlation")
 
@@ -88,7 +88,8 @@ def obedience(
         other = noise.clone()
         other[:, place] = 1 - other[:, place]
         scored = Scored(judge.names, before, logits_of(drawing, network, other), before)
-        others = [label for label in others_of(judge.names[column], judge.names) if label not in judge.factors]
+        others = attributes.others_of(judge.names[column], judge.names)
+        labels = [other for other in others if other not in judge.factors]
         rows.append(
             {
                 "attribute": name,
@@ -96,7 +97,7 @@ def obedience(
                 "met_with": met_with,
                 "met_without": met_without,
                 "changed": share((scored.after[:, column] > 0) == (other[:, place] > 0.5)),
-                "kept": preservation_rate(scored, others),
+                "kept": preservation_rate(scored, labels),
             }
         )
     return rows

@@ -69,7 +69,7 @@ class Comparison:
 
     def others(self, target: str) -> list[int]:
         """The judge's columns of what counts as a side effect."""
-        return [self.classes[1].index(name) for name in metrics.others_of(target, self.classes[1])]
+        return [self.classes[1].index(name) for name in attributes.others_of(target, self.classes[1])]
 
     def dependency(self, key: Key, level: int) -> Float[Tensor, " n"]:
         """Attribute dependency of each image at a level, NaN if it never reached it."""
@@ -101,7 +101,7 @@ def figures(comparison: Comparison, kernel_distances: dict[Key, tuple[float, flo
             first = comparison.dependency((comparison.contenders[0], target), number)
             arrived = ~dependency.isnan()
             scored = metrics.Scored(comparison.classes[1], trial.start, trial.end, comparison.references[1])
-            others = metrics.others_of(target, comparison.classes[1])
+            others = attributes.others_of(target, comparison.classes[1])
             effects = trial.judge[number][arrived][:, comparison.others(target)].abs().mean(dim=0)
             row: Row = {"level": level, "contender": name, "target": target}
             able = arrived if level != FLIP else arrived[metrics.lacking(scored, target, comparison.signs[name])]

@@ -20,7 +20,6 @@ from zsteer.data.store import SPLITS
 from zsteer.evaluation.trajectories import MAX_ROWS, Scorer, Trajectory, images_of, scored
 from zsteer.networks.inference import frozen, num_free
 from zsteer.steering.methods import unit
-from zsteer.steering.metrics import others_of
 from zsteer.steering.reference import reference_noise
 from zsteer.steering.session import Session
 
@@ -149,7 +148,7 @@ def _descend(
     judge, names = scorer.judge.network, scorer.judge.names
     sigma = scorer.sigma.to(session.device)
     column = attributes.find(target, names)
-    others = [names.index(name) for name in others_of(target, names)]
+    others = [names.index(name) for name in attributes.others_of(target, names)]
     free = num_free(generator)
     norms = reference_noise(generator)[:, :free].norm(dim=1)
     least, most = norms.quantile(torch.tensor([0.5 - SHELL / 2, 0.5 + SHELL / 2])).tolist()

@@ -7,6 +7,7 @@ from functools import cached_property
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from zsteer.data import attributes
 from zsteer.explore.paths import SteeredPath, Told
 from zsteer.explore.studio import Aim, Studio
 from zsteer.pictures import to_uint8
@@ -173,7 +174,7 @@ class Edits:
             )
         moment = path.nearest(self.wanted)
         own = path.scored_by_judge(moment)
-        effects = metrics.side_effects(own, metrics.others_of(path.target, own.names))
+        effects = metrics.side_effects(own, attributes.others_of(path.target, own.names))
         return View(
             to_uint8(self.before),
             path.images[moment],

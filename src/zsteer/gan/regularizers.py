@@ -58,15 +58,17 @@ class Supervised:
     Odena et al. 2017, AC-GAN, by a classifier that is not trained with the generator). A number z_i of the noise that
     is tied to an attribute says which quantile of it the image has: the target is F⁻¹(Φ(z_i)), F being how the
     attribute's logits are distributed over the data, and the term is the smooth L1 distance in σ. The terms of all
-    attributes are added.
+    attributes are added. And what else the classifier sees has to stay: in each image one tied number is drawn anew,
+    and the smooth L1 distances, in σ, of the outputs that should not change with it are added too.
 
     Args:
         classifier: a config's section, as of `steer`.
         indices: which number of the noise is tied to which attribute, by the attributes' names.
         weight: factor of the term; a schedule may be a config's section.
+        side_effects: factor, within the term, of what else changes; 0 saves a second pass.
 
     Raises:
-        ValueError: an index out of range, or one index for two attributes.
+        ValueError: an index out of range, one index for two attributes, or a factor below 0.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Supervised:
         classifier: Mapping[str, Any],
         indices: Mapping[str, int] | None = None,
         weight: Setting | Mapping[str, Any] = 1.0,
+        side_effects: int | float = 1.0,
     ):
         self.section = OmegaConf.create(dict(classifier))
         self.indices = {attributes.canonical(name): index for name, index in (indices or {}).items()}
@@ -85,6 +88,7 @@ class Supervised:
                 f"gan.regularizers.supervised.indices={dict(self.indices)} must give each attribute a number of its own"
             )
         self.weight: Setting = instantiate(weight) if isinstance(weight, Mapping) else weight
+        self.side_effects = real_number(side_effects, "gan.regularizers.supervised.side_effects", minimum=0.0)
 
     def prepare(self, generator: nn.Module, data: FaceData) -> None:
         """
@@ -124,8 +128,11 @@ class Supervised:
                 self._slope[column] *= deviation / now[1]
                 self._shift[column] = (mean - now[0]) / now[1]
         self._network = known.network
-        self._places = list(self.indices.values())
-        self._quantiles = self._logits_of(data) if self.indices else torch.zeros(1, 0)
+        self._places = torch.tensor(list(self.indices.values()), dtype=torch.long)
+        if self.indices:
+            self._look_at(data)
+            others = [set(attributes.others_of(name, known.names)) for name in self.indices]
+            self._others = torch.tensor([[name in kept for name in known.names] for kept in others])
 
     def _trained_scales(self) -> dict[str, tuple[float, float]]:
         """Mean and deviation of the factors over the data that the classifier's networks were trained on, if known."""
@@ -134,36 +141,45 @@ class Supervised:
             scales |= trained_scales(self.section.regressor.get("checkpoint"), "classifier.regressor")
         return scales
 
-    def _read(self, images: Tensor) -> Float[Tensor, "n k"]:
-        """What the classifier sees, in float32 in mixed precision too: logits, and factors in the data's σ."""
-        seen = self._network(images.float()).float()[:, self._columns]
-        return seen * self._slope.to(seen) + self._shift.to(seen)
-
     @torch.no_grad()
-    def _logits_of(self, data: FaceData) -> Float[Tensor, "m indices"]:
-        """The sorted logits of the attributes that are tied to numbers, over images of the data."""
+    def _look_at(self, data: FaceData) -> None:
+        """How what the classifier sees is distributed over images of the data."""
         self._network = frozen(self._network, torch.float32)
         batches = data.split_batches("train", BATCH_SIZE, NUM_QUANTILES)
         shown = tqdm(batches, desc="Looking at the train images", leave=False)
-        logits = torch.cat([self._read(scale(images)) for images, _ in shown])
-        return logits[:, len(self._labels) :].sort(dim=0).values
+        outputs = torch.cat([self._network(scale(images)) for images, _ in shown])
+        self._sigma = outputs.std(dim=0).clamp_min(torch.finfo(outputs.dtype).tiny)
+        self._quantiles = self._read(outputs)[:, len(self._labels) :].sort(dim=0).values
+
+    def _read(self, outputs: Float[Tensor, "n c"]) -> Float[Tensor, "n k"]:
+        """Of the classifier's outputs those of condition and indices: logits, and factors in the data's σ."""
+        return outputs[:, self._columns] * self._slope.to(outputs) + self._shift.to(outputs)
 
     def __call__(self, generator: nn.Module, noise: Tensor, images: Tensor) -> Tensor:
         self._network = frozen(self._network, torch.float32, images.device)
-        seen = self._read(images)
-        num = len(self._labels)
-        wanted, places = noise[:, noise.shape[1] - num :], noise[:, self._places]
+        outputs = self._network(images.float()).float()  # in mixed precision too
+        seen, num = self._read(outputs), len(self._labels)
+        wanted = noise[:, noise.shape[1] - num :]
         term = seen.new_zeros(())
         for column, label in enumerate(self._labels):
             error = F.binary_cross_entropy_with_logits if label else F.mse_loss
             term = term + error(seen[:, column], wanted[:, column])
-        if self._places:
-            quantiles = self._quantiles.to(seen)
+        if self.indices:
+            quantiles, places = self._quantiles.to(seen), self._places.to(noise.device)
             sigma = quantiles.std(dim=0)
-            term = term + F.smooth_l1_loss(
-                seen[:, num:] / sigma, at_quantile(quantiles, normal_cdf(places)) / sigma, reduction="sum"
-            ) / len(seen)
+            targets = at_quantile(quantiles, normal_cdf(noise[:, places])) / sigma
+            term = term + F.smooth_l1_loss(seen[:, num:] / sigma, targets, reduction="sum") / len(seen)
+            if self.side_effects > 0:
+                term = term + self.side_effects * self._side_effects(generator, noise, outputs)
         return term
+
+    def _side_effects(self, generator: nn.Module, noise: Tensor, outputs: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
+        """How far other outputs move as one tied number of each image is drawn anew, summed over the outputs."""
+        drawn = torch.randint(len(self._places), (len(noise), 1), device=noise.device)
+        moved = noise.scatter(1, self._places.to(noise.device)[drawn], torch.randn_like(noise[:, :1]))
+        change = (self._network(generator(moved).float()).float() - outputs) / self._sigma.to(outputs)
+        distances = F.smooth_l1_loss(change, torch.zeros_like(change), reduction="none")
+        return (distances * self._others.to(noise.device)[drawn[:, 0]]).sum() / len(noise)
 
 
 class InfoGAN(nn.Module):

@@ -25,7 +25,7 @@ from zsteer.pages.runtime import NEWEST, Runtime, read_runtime
 from zsteer.results import Result
 from zsteer.steering.directions import find_directions
 from zsteer.steering.methods import held
-from zsteer.steering.metrics import others_of, sigma_of
+from zsteer.steering.metrics import sigma_of
 from zsteer.steering.reference import reference_logits
 
 NUM_FACES = 8
@@ -153,7 +153,7 @@ def held_directions(
     directions: Float[Tensor, "k z_dim"], names: Sequence[str], penalty_weight: int | float
 ) -> Float[Tensor, "k z_dim"]:
     """Each attribute's direction as a unit vector, as `method=direction` takes it: the others are held in place."""
-    kept = torch.tensor([[other in others_of(name, names) for other in names] for name in names])
+    kept = torch.tensor([[other in attributes.others_of(name, names) for other in names] for name in names])
     return held(directions, directions, kept, directions.new_full([len(names)], penalty_weight))
 
 

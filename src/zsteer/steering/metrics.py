@@ -75,15 +75,6 @@ def by_image(judge: Scored, target: str, sign: float, others: Sequence[str]) -> 
     return {"judge_gain": gains, "judge_dependency": dependency_by_image(judge.change, columns)}
 
 
-def others_of(target: str, names: Sequence[str], entailed: bool = False) -> list[str]:
-    """All attributes but the target, its parts and, unless `entailed`, those that change with them by their meaning."""
-    target = names[attributes.find(target, names)]
-    left_out = {target, *attributes.parts(target)}
-    if not entailed:
-        left_out |= attributes.entailed(target) | attributes.measured(target)
-    return [name for name in names if name not in left_out]
-
-
 def lacking(judge: Scored, target: str, sign: float) -> Bool[Tensor, " n"]:
     """The images without the wanted state at the start."""
     return (judge.before[:, attributes.find(target, judge.names)] > 0) != (sign > 0)
@@ -137,8 +128,8 @@ class Judged(TypedDict):
 
 def judged_figures(target: str, sign: float, classifier: Scored, judge: Scored) -> Judged:
     """What a judge says of a run."""
-    effects = side_effects(judge, others_of(target, judge.names))
-    all_effects = side_effects(judge, others_of(target, judge.names, entailed=True))
+    effects = side_effects(judge, attributes.others_of(target, judge.names))
+    all_effects = side_effects(judge, attributes.others_of(target, judge.names, with_entailed=True))
     rho, confirmed = agreement(classifier, judge, target), gain(judge, target, sign)
     return Judged(
         gain_judge=confirmed,

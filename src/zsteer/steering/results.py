@@ -135,7 +135,7 @@ def measured(
     if judge is not None:
         before, after = (judge.logits(history.images[step]) for step in (0, last))
         scored = Scored(judge.names, before, after, references[1])
-        by_image = metrics.by_image(scored, target, sign, metrics.others_of(target, judge.names))
+        by_image = metrics.by_image(scored, target, sign, attributes.others_of(target, judge.names))
         by_image |= {"judge_logits": torch.stack([before, after])}
     factors = factors if judge is None else judge.factors
     seen, who = (classifier, "the steering classifier's, unconfirmed") if scored is None else (scored, "the judge's")
@@ -150,7 +150,7 @@ def measured(
         columns=[names.index(name) for name in aim if name in names],
         settings=settings,
         figures=metrics.figures(target, sign, history.noise[-1][:, :num_free], classifier, scored),
-        side_effects=metrics.side_effects(seen, metrics.others_of(target, seen.names)),
+        side_effects=metrics.side_effects(seen, attributes.others_of(target, seen.names)),
         image=picture(
             history,
             captions=[f"{start:.2f} to {end:.2f}" for start, end in zip(*views, strict=True)],

@@ -126,7 +126,7 @@ class Session:
         """Which logits a job's penalty holds in place: `all` but the target, the `others` of its figures, or a list."""
         names = self.networks.classifier.names
         if isinstance(preserve, str):
-            kept = set(metrics.others_of(target, names, entailed=preserve == "all"))
+            kept = set(attributes.others_of(target, names, with_entailed=preserve == "all"))
         else:
             kept = {names[attributes.find(name, names, key="preserve")] for name in preserve}
         return torch.tensor([name in kept for name in names])
