@@ -221,6 +221,10 @@ def main() -> None:
         options = {
             "condition": (told,),
             "condition, supervised": (told, "regularizer=supervised"),
+            "supervised numbers": (
+                "regularizer=supervised",
+                "gan.regularizers.supervised.indices={Smiling:0,Eyeglasses:1,hair_length:2}",
+            ),
             "description": ("description=classifier",),
             **{name: (f"regularizer={name}",) for name in ("infogan", "hessian_penalty", "orojar")},
         }

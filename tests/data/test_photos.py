@@ -31,6 +31,7 @@ KINDS = {
     "black and white": (saved(of_mode("1", 1)), (255, 255, 255)),
     "grey": (saved(of_mode("L", 90)), (90, 90, 90)),
     "grey and alpha": (saved(of_mode("LA", (90, 10))), (90, 90, 90)),
+    "whole numbers of a byte": (saved(Image.fromarray(np.full((2, 3), 100, np.int32)), "TIFF"), (100, 100, 100)),
     "grey of 16 bits": (saved(Image.fromarray(np.full((2, 3), 25_700, np.uint16))), (100, 100, 100)),
     "palette": (palette(), (200, 100, 50)),
     "palette with transparency": (palette(transparency=b"\x00\x40"), (200, 100, 50)),

@@ -64,6 +64,11 @@ def test_zeros_at_the_start_of_a_name_stay(tmp_path):
     assert table_of(tmp_path, "file,hat\n000007,1\n").files == ("000007",)
 
 
+def test_a_file_may_be_called_as_missing_numbers_are_written(tmp_path):
+    table = table_of(tmp_path, "file,hat\nNA,1\nnull,NA\n")
+    assert table.files == ("NA", "null") and np.isnan(table.targets[1, 0])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

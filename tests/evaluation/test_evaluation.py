@@ -13,9 +13,10 @@ from zsteer.data import procedural
 from zsteer.data.attributes import CELEBA
 from zsteer.data.procedural.rendering import procedural_store
 from zsteer.data.store import ImageStore
-from zsteer.networks.checkpoints import load_weights
+from zsteer.networks.checkpoints import load_weights, save_weights
 from zsteer.networks.described import DescribedGenerator
 from zsteer.networks.loading import trained_scales
+from zsteer.networks.r3gan import R3GANGenerator
 from zsteer.networks.residual import ResidualClassifier
 from zsteer.networks.tutorial import Classifier, Generator
 
@@ -139,6 +140,16 @@ def test_directions_are_named_by_the_judge_and_can_be_steered_along(command, sou
 def test_what_cannot_be_evaluated_is_named(command, data, words, said):
     ended = command("evaluate", *words, *data)
     assert ended.code != 0
+    assert said in ended.err.splitlines()[-1]
+
+
+def test_data_of_another_size_are_named_before_anything_is_looked_at(command, data, tmp_path):
+    small = tmp_path / "generator.safetensors"
+    save_weights(R3GANGenerator(widths=[8] * 4, blocks=1), small, {})
+    words = ["generator=r3gan", "generator.network.widths=[8,8,8,8]", "generator.network.blocks=1"]
+    ended = command("evaluate", "what=generator", *words, f"generator.checkpoint={small}", *data)
+    assert ended.code == 1
+    said = "generator.network makes images of 32×32 pixels, and the data have 64×64; name other data, or set data.size"
     assert said in ended.err.splitlines()[-1]
 
 

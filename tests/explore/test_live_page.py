@@ -163,6 +163,7 @@ def test_a_page_steers_keeps_and_asks_for_nothing_from_elsewhere(browser, pictur
         (["port=0"], "port=0 must be a whole number, from 1 to 65535"),
         (["host=null"], "host=None must be the name or the address of this machine"),
         (["host=192.0.2.1"], "host=192.0.2.1 has no free port ("),
+        (["host=nowhere.invalid"], "host=nowhere.invalid is no name or address of this machine ("),
         (["port=TAKEN"], "cannot be listened on (Address already in use); name another"),
         (["target=Smilling"], "target='Smilling' is not an attribute of the classifier; did you mean 'Smiling'?"),
         (["target=Smiling+Male"], "target='Smiling+Male' is not an attribute of the classifier"),

@@ -36,6 +36,7 @@ def test_tensors_and_arrays_are_taken_as_they_are():
     images = torch.rand(2, 3, 8, 6) * 2 - 1
     for given in (images, images.numpy(), images.double()):
         assert torch.equal(given_pictures(given, 8, 6).images, images)
+    assert torch.equal(given_pictures(images.numpy()[:, ::-1], 8, 6).images, images.flip(1))
     one = given_pictures(images[0], 8, 6)
     assert torch.equal(one.images, images[:1])
     assert one.names == ["0"]
@@ -69,6 +70,7 @@ BAD = {
     "of bytes": (torch.full((3, 8, 8), 255, dtype=torch.uint8), r"^image is a tensor of uint8; .* x / 127.5 - 1"),
     "of another range": (torch.full((3, 8, 8), 255.0), r"^image goes from 255 to 255; .* in \[-1, 1\]"),
     "with NaN": (torch.full((3, 8, 8), torch.nan), "^image goes from nan to nan"),
+    "sparse": (torch.zeros(3, 8, 8).to_sparse(), r"^image is a tensor of layout torch.sparse_coo; "),
     "that is none": ({"a": 1}, r"^image=\{'a': 1\} must be a picture's file or a folder"),
     "of unknown range": (Image.new("F", (8, 8)), "^image: floating-point pixels have no known range"),
 }

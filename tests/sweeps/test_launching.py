@@ -178,6 +178,15 @@ def test_a_sweep_is_resumed_with_its_own_words_only(command, words, said):
     assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
 
 
+@pytest.mark.parametrize("launcher", ["vectorized", "processes"])
+def test_two_jobs_of_one_folder_are_refused(command, launcher):
+    words = [*QUICK, f"hydra/launcher={launcher}", "penalty_weight=0,0.5"]
+    ended = command("steer", *words, "hydra.sweep.subdir=job", sweep=True)
+    assert ended.code == 1
+    said = "hydra.sweep.subdir=job gives two jobs the folder job; let it begin with ${hydra.job.num}_"
+    assert said in ended.err.splitlines()[-1]
+
+
 def test_what_cannot_be_resumed_is_named(command, tmp_path):
     ended = command("steer", f"resume={tmp_path}", *QUICK, sweep=True)
     assert "has no multirun.yaml" in ended.err.splitlines()[-1]

@@ -18,6 +18,7 @@ from swept import QUICK, history_of, jobs_of, script
 from zsteer.app.composition import CONFIGS
 from zsteer.locks import in_use
 from zsteer.sweeps.hydra_internals import word_of
+from zsteer.sweeps.jobs import words_of
 
 
 def test_two_ranks_steer_as_one(command, tmp_path):
@@ -45,10 +46,18 @@ def test_training_jobs_are_processes_of_their_own(tmp_path):
     assert [row["state"] for row in rows] == ["completed", "failed"]
     assert "max_images=0" in ended.stderr.splitlines()[-1]
     assert (folder / rows[0]["job"] / "classifier.safetensors").is_file()
+    given = words_of(folder / rows[0]["job"])
     assert "Testing" in (folder / rows[0]["job"] / "output.log").read_text()
     again = script("train_classifier", *words, f"resume={folder}")
     assert "max_images=0" in again.stderr.splitlines()[-1]
     assert float(rows[0]["seconds"]) == float(jobs_of(folder)[0]["seconds"])  # it was not run again
+    job = folder / rows[0]["job"]
+    for _ in range(2):  # it goes on with its checkpoint, as often as it is interrupted
+        (job / "status.json").write_text(json.dumps({"state": "failed", "error": "interrupted"}))
+        again = script("train_classifier", *words, f"resume={folder}")
+        assert "max_images=0" in again.stderr.splitlines()[-1]
+        assert jobs_of(folder)[0]["state"] == "completed"
+    assert "ckpt_path" not in jobs_of(folder)[0] and words_of(job) == given
 
 
 def test_a_process_that_is_killed_is_a_failed_job(tmp_path):

@@ -110,6 +110,10 @@ def test_workers_that_begin_at_once_both_have_the_study(search, monkeypatch):
         ("objective=null", "objective=None must name a figure for each of hydra.sweeper.direction=maximize"),
         ("hydra.sweeper.direction=[maximize,minimize]", "must name a figure for each of"),
         ("hydra.sweeper.direction=more", "direction"),
+        (
+            "hydra.sweep.subdir=t${hydra.job.num}",
+            "must begin with ${hydra.job.num}_ in a search",
+        ),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_its_first_job(search, word, said):

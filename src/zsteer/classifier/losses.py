@@ -14,7 +14,7 @@ def attribute_loss(
 ) -> Float[Tensor, ""]:
     """Mean over images and outputs of the binary cross entropy, or of (o − t)² / 2 where the target is continuous.
 
-    A target that is NaN is missing, and counts nowhere.
+    A target that is NaN is missing, and counts nowhere; the mean is over those of this process's part of the batch.
 
     Args:
         rates: how often each label is 1; with them an image counts 1 / 2p where it is and 1 / 2(1 − p) where it is not,

@@ -70,7 +70,8 @@ def upright(image: Image.Image) -> Image.Image:
         numbers = np.asarray(image)
         if numbers.min() < 0 or numbers.max() > 65535:
             raise ValueError("whole numbers beyond 16 bits have no known range")
-        image = Image.fromarray((numbers / 257).round().astype(np.uint8))
+        of_bytes = image.mode == "I" and numbers.max() <= 255  # of an array of whole numbers
+        image = Image.fromarray((numbers / (1 if of_bytes else 257)).round().astype(np.uint8))
     if image.has_transparency_data:  # of a palette, which Pillow warns of otherwise
         image = image.convert("RGBA")
     return image.convert("RGB")

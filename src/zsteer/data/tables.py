@@ -19,6 +19,8 @@ MAX_HEADER = 1_000_000  # characters, so that a line without end is not read
 FILE_COLUMNS = ("file", "filename", "image", "image_id")
 SPLIT_COLUMN = "split"
 SPLIT_WORDS = {word: split for split, name in enumerate(SPLITS) for word in (name, str(split))}
+MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "<NA>")  # as pandas has them
+MISSING += ("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
 LABEL_WORDS = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 
 
@@ -57,6 +59,7 @@ def read_table(path: Path) -> Table:
     attributes = [column for column in columns if column and column not in (file_column, split_column)]
     if twins := colliding([column for column in columns if column]):
         raise ValueError(f"{where}: the columns {twins[0]!r} and {twins[1]!r} have one spelling; rename one of them")
+    names = [column or f"\0{place}" for place, column in enumerate(columns)]
     text = {column: str for column in (file_column, split_column) if column is not None}
     try:
         with warnings.catch_warnings():
@@ -64,10 +67,12 @@ def read_table(path: Path) -> Table:
             frame = pd.read_csv(
                 path,
                 sep=separator,
-                names=[column or f"\0{place}" for place, column in enumerate(columns)],
+                names=names,
                 skiprows=num_before,
                 index_col=False,
                 dtype=text,
+                keep_default_na=False,  # a file may be called NA
+                na_values={column: [""] if column in text else MISSING for column in names},
                 skipinitialspace=True,
                 skip_blank_lines=False,
                 low_memory=False,

@@ -52,7 +52,14 @@ def generator_figures(cfg: DictConfig, data: FaceData) -> tuple[Figures, dict[st
     """
     device = best_device()
     generator = load_network(cfg.generator, "generator")
-    judge = load_classifier(cfg.judge, "judge", try_generator(generator))
+    images = try_generator(generator)
+    (height, width), (of_data, across) = images.shape[2:], data.example.shape[2:]
+    if (height, width) != (of_data, across):
+        raise ValueError(
+            f"generator.network makes images of {height}×{width} pixels, and the data have {of_data}×{across}; name "
+            "other data, or set data.size"
+        )
+    judge = load_classifier(cfg.judge, "judge", images)
     generator = frozen(generator, torch.float32, device)
     embeddings = [judge_embedding(judge.network, device)]
     if cfg.inception is not None:

@@ -63,6 +63,10 @@ def listening(host: str, port: int | None) -> socket.socket:
     Raises:
         ValueError: there is none.
     """
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        raise ValueError(f"host={host} is no name or address of this machine ({error.strerror})") from error
     reasons = []
     for number in PORTS if port is None else (port,):
         try:

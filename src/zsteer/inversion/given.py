@@ -52,9 +52,11 @@ def given_pictures(image: Any, height: int, width: int) -> Given:
         return Given(scale(torch.tensor(fit[None])), ["0"])
     if isinstance(image, Tensor | np.ndarray):
         try:
-            tensor = torch.as_tensor(image)
+            tensor = torch.as_tensor(np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image)
         except TypeError as error:
             raise ValueError(f"image is an array of {image.dtype}; {WANTED}") from error
+        if tensor.layout != torch.strided:
+            raise ValueError(f"image is a tensor of layout {tensor.layout}; {WANTED}")
         images = checked(tensor.detach().cpu(), height, width)
         return Given(images, [str(number) for number in range(len(images))])
     raise ValueError(

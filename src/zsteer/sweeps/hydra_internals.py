@@ -11,7 +11,7 @@ from typing import Any
 
 import omegaconf.base
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -123,7 +123,9 @@ class Composer:
         config = copy.deepcopy(self._composed[chosen])
         OmegaConf.copy_cache(from_config=self.master, to_config=config)
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
-        config.hydra.overrides.task = [override.input_line for override in parsed if not override.is_hydra_override()]
+        own = [override for override in parsed if not override.is_hydra_override()]
+        config.hydra.overrides.task = [override.input_line for override in own]
+        config.hydra.job.override_dirname = get_overrides_dirname(own, **config.hydra.job.config.override_dirname)
         return config
 
     def _sets_value(self, override: Override) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 
-from zsteer.files import HISTORY, read_json
+from zsteer.files import HISTORY, LAST_CHECKPOINT, read_json
 from zsteer.runs import read_config
 from zsteer.status import read_status
 
@@ -54,8 +55,19 @@ def _damaged(path: Path) -> dict[str, Any]:
     return {"state": "failed", "error": f"{path} is damaged; run the job again"}
 
 
+def words_of(job: Path) -> list[str] | None:
+    """The words of a job, as its folder has them; None if it has none.
+
+    Without that of its own checkpoint, from which it has gone on.
+    """
+    overrides = job / ".hydra" / "overrides.yaml"
+    if not overrides.is_file():
+        return None
+    words: Any = OmegaConf.to_container(read_config(overrides), resolve=False)
+    own = f"{job.name}/{LAST_CHECKPOINT.as_posix()}"
+    return [str(word) for word in words if not (str(word).startswith("ckpt_path=") and own in str(word))]
+
+
 def given_to(job: Path) -> dict[str, str]:
     """What a job was given on the command line."""
-    overrides = job / ".hydra" / "overrides.yaml"
-    given = read_config(overrides) if overrides.is_file() else []
-    return {key.lstrip("+~"): value for key, _, value in (str(override).partition("=") for override in given)}
+    return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in words_of(job) or ())}

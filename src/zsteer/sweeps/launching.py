@@ -18,10 +18,9 @@ from tqdm import tqdm
 
 from zsteer.files import atomic_write, is_main_process, read_json
 from zsteer.locks import in_use
-from zsteer.runs import read_config
 from zsteer.status import describe, refuse_completed_sweep, write_failure
 from zsteer.sweeps.hydra_internals import Composer, yaml_of
-from zsteer.sweeps.jobs import state_of
+from zsteer.sweeps.jobs import state_of, words_of
 
 
 @dataclass
@@ -73,6 +72,7 @@ class Sweep:
         if first:
             self.call.sweep = None  # one that is refused is not summarized
         self.jobs = list(self._composed())
+        self._check_apart()
         self._check_same()
         self._refuse_living()
         self.call.sweep = self.folder
@@ -94,7 +94,23 @@ class Sweep:
                 config.hydra.runtime.output_dir = str(folder.absolute())
             cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             OmegaConf.set_struct(cfg, True)
-            yield Launched(list(config.hydra.overrides.task), cfg, config, folder)
+            words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # as they were typed
+            yield Launched(words, cfg, config, folder)
+
+    def _check_apart(self) -> None:
+        """
+        Raises:
+            ValueError: two jobs would have one folder.
+        """
+        names: set[Path] = set()
+        for job in self.jobs:
+            if job.folder in names:
+                sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+                raise ValueError(
+                    f"hydra.sweep.subdir={sweep['subdir']} gives two jobs the folder {job.folder.name}; "
+                    "let it begin with ${hydra.job.num}_"
+                )
+            names.add(job.folder)
 
     def _check_same(self) -> None:
         """
@@ -104,8 +120,7 @@ class Sweep:
         known = {job.folder.name: job.overrides for job in self.jobs}
         all_known = self.grid and not self.part and self.config.hydra.sweeper.get("max_batch_size") is None
         for status in self.folder.glob("*/status.json") if self.call.resumed else ():
-            saved = status.parent / ".hydra" / "overrides.yaml"
-            words = OmegaConf.to_container(read_config(saved)) if saved.is_file() else None
+            words = words_of(status.parent)
             mine = known.get(status.parent.name)
             if (mine is None and all_known) or (mine is not None and words not in (None, mine)):
                 raise ValueError(

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from zsteer.files import LAST_CHECKPOINT
@@ -45,6 +46,8 @@ def run_processes(sweep: Sweep, num_parallel: int, gpus: Sequence[Any] | None) -
             try:
                 if sweep.ready(job):
                     _run_process(sweep, job, place, processes, ended)
+            except Exception as error:
+                sweep.fail(job, error)
             finally:
                 places.put(place)
                 bar.update()
@@ -89,7 +92,8 @@ def _run_process(
 def _command_of(sweep: Sweep, job: Launched) -> list[str]:
     """The command that runs a job alone, in its folder, and goes on with what it has trained there."""
     ours = ("hydra.mode=", "hydra.sweep", "hydra/sweep", "hydra.run", "hydra.launcher", "hydra/launcher")
-    hydras = [word for word in sweep.config.hydra.overrides.hydra if not word.startswith(ours)]
+    typed: Any = OmegaConf.to_container(sweep.config.hydra.overrides.hydra, resolve=False)
+    hydras = [word for word in typed if not word.startswith(ours)]
     alone = ["hydra.mode=RUN", word_of("hydra.run.dir", job.folder)]
     if "ckpt_path" in job.cfg and (job.folder / LAST_CHECKPOINT).is_file():  # of an attempt that was interrupted
         alone.append(word_of("ckpt_path", job.folder / LAST_CHECKPOINT))

@@ -23,6 +23,7 @@ from zsteer.files import atomic_write, read_json, slug
 from zsteer.runs import read_config
 from zsteer.settings import whole_number
 from zsteer.status import read_status, refuse_completed_sweep
+from zsteer.sweeps.jobs import words_of
 from zsteer.sweeps.launching import objective_of
 
 CONFIG = "multirun.yaml"  # Hydra's name for the config of a sweep
@@ -45,6 +46,7 @@ class Search:
         self.sweeper.storage = self.sweeper.storage or f"sqlite:///{self.folder / 'study.db'}"
         self.sweeper.study_name = self.sweeper.study_name or slug(config.hydra.overrides.task, LONGEST_NAME)
         self._check_objective()
+        self._check_subdir()
         self._enter_folder()
 
     def _check_objective(self) -> None:
@@ -54,6 +56,12 @@ class Search:
             raise ValueError(
                 f"objective={wanted} must name a figure for each of hydra.sweeper.direction={', '.join(directions)}"
             )
+
+    def _check_subdir(self) -> None:
+        """By the numbers that jobs' folders begin with a search goes on."""
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        if not sweep["subdir"].startswith("${hydra.job.num}_"):
+            raise ValueError(f"hydra.sweep.subdir={sweep['subdir']} must begin with ${{hydra.job.num}}_ in a search")
 
     def _enter_folder(self) -> None:
         """Make the folder this search's, unless it is already."""
@@ -117,9 +125,9 @@ class Search:
             raise ValueError("hydra/sweeper/sampler=grid cannot go on; hydra/sweeper=quick runs a grid, and resumes")
         self.sweeper.sampler.reseed_rng()  # which would draw again what it has drawn
         jobs: dict[frozenset[str], tuple[Path, list[str]]] = {}
-        for written in self.folder.glob("*/.hydra/overrides.yaml"):
-            given = [str(word) for word in read_config(written)]
-            jobs[frozenset(given)] = (written.parents[1], given)
+        for job in self.folder.iterdir():
+            if (given := words_of(job)) is not None:
+                jobs[frozenset(given)] = (job, given)
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             words = frozenset(f"{key}={value}" for key, value in {**trial.params, **trial.user_attrs}.items())
             if words in jobs:  # not asked by another process, and not ended before its job began
