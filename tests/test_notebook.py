@@ -11,14 +11,18 @@ FILE = ROOT / "examples" / "controllable_generation.ipynb"
 KEPT = nbformat.read(FILE, as_version=4)
 
 
+def text_of(output):
+    return output.get("data", {}).get("text/plain", output.get("text"))
+
+
 def shown(notebook):
-    """What each code cell shows: its kinds, and its text without the digits, in which machines may differ."""
+    """What each code cell shows: its kinds, and its lines without digits and order, in which machines may differ."""
     return [
         [
             (
                 output["output_type"],
                 sorted(output.get("data", {})),
-                re.sub(r"[-\d.]+", "#", str(output.get("data", {}).get("text/plain", output.get("text")))),
+                sorted(re.sub(r"[-\d.]+", "#", str(text_of(output))).splitlines()),
             )
             for output in cell.outputs
         ]

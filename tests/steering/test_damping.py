@@ -52,4 +52,4 @@ def test_rows_as_long_as_noise_are_solved_after_the_number_of_threads_was_set():
     finally:
         torch.set_num_threads(num_threads)
     system = torch.eye(256) + 6.4 * jacobian.mT @ jacobian
-    torch.testing.assert_close(torch.einsum("rij,rj->ri", system, solution), vectors, rtol=0, atol=1e-3)
+    torch.testing.assert_close(torch.einsum("rij,rj->ri", system, solution), vectors, rtol=0, atol=2e-3)
