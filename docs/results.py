@@ -51,21 +51,28 @@ def summary(rows: list[Row], contenders: str | None) -> str:
     return "\n".join(lines)
 
 
+GENERATORS = {  # heads of a table, and the figures below them with the style of each
+    "FID": ("fid", ".2f"),
+    "rates": ("rates", ".0f"),
+    "DCI": ("dci_disentanglement", ".3f"),
+    "MIG": ("mig", ".3f"),
+    "side effects": ("attribute_dependency", ".2f"),
+    "their ratio": ("versus", ".2f"),
+    "get there": ("arrived", ".0%"),
+    "seen at the end": ("success_rate_at_end", ".0%"),
+    "other states kept": ("preservation_rate_at_end", ".0%"),
+}
+
+
 def generators(path: Path) -> str:
-    """How each generator was trained and is controlled: its own figures, and what the judge sees; means over seeds."""
-    heads = ["preset", "FID", "rates", "DCI", "MIG", "controlled by", "side effects", "get there", "seen at the end"]
-    lines = [f"| {' | '.join([*heads, 'other states kept'])} |", "|---" * (len(heads) + 1) + "|"]
-    for (trained, control), own in pd.read_csv(path).groupby(["preset", "contender"], sort=False):
-        mean = own.mean(numeric_only=True)
-        cells = [
-            f"`{trained}`",
-            f"{mean['fid']:.2f}",
-            f"{mean['rates']:.0f}",
-            *(f"{mean[name]:.3f} ± {mean[f'{name}_interval']:.3f}" for name in ("dci_disentanglement", "mig")),
-            str(control),
-            f"{mean['attribute_dependency']:.2f} ({mean['versus']:.2f})",
-            *(f"{mean[name]:.0%}" for name in ("arrived", "success_rate_at_end", "preservation_rate_at_end")),
-        ]
+    """How each generator was trained and is controlled: its own figures, and what the judge sees, for each seed."""
+    lines = [f"| preset | controlled by | {' | '.join(GENERATORS)} |", "|---" * (len(GENERATORS) + 2) + "|"]
+    for (preset, contender), own in pd.read_csv(path).groupby(["preset", "contender"], sort=False):
+        cells = [f"`{preset}`", str(contender)]
+        for name, style in GENERATORS.values():
+            cell = " / ".join(format(value, style) for value in own[name])
+            interval = f"{name}_interval"
+            cells.append(f"{cell} ± {own[interval].max():.3f}" if interval in own else cell)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
