@@ -101,6 +101,7 @@ def test_fingerprint_of_a_foreign_network_changes_with_its_source(monkeypatch):
     "settings",
     [
         (0.5, 0.7),
+        (np.float32(0.5), np.float32(0.7)),
         ([1, 2], [1, 3], OmegaConf.create([1, 4])),
         ({"a": 1}, {"a": 2}),
         (torch.zeros(2), torch.ones(2), torch.ones(3), np.ones(3)),
@@ -116,6 +117,15 @@ def test_fingerprint_changes_with_a_setting_that_is_no_weight(network, settings,
         before.append(fingerprint(network))
         assert fingerprint(network) == before[-1]
     assert len(set(before)) == len(before)
+
+
+@pytest.mark.parametrize("make", [object, lambda: [object()], lambda: {"a": object()}, lambda: np.array([object()])])
+def test_fingerprint_does_not_depend_on_where_in_memory_something_is(network, make, monkeypatch):
+    prints = set()
+    for value in (make(), make()):
+        monkeypatch.setattr(network, "helper", value, raising=False)
+        prints.add(fingerprint(network))
+    assert len(prints) == 1
 
 
 def test_fingerprint_changes_with_how_images_are_normalised(network):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 _BARE = frozenset(vars(nn.Module()))  # what every module has
 _LIBRARIES = ("torch", "torchvision")
-_UNKNOWN = object()
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -42,7 +41,6 @@ def _package(kind: type) -> str:
 def _settings(module: nn.Module) -> dict[str, Any]:
     """A module's settings, by name; of torch's, which may get new attributes, those that were asked for."""
     kept = {name: _plain(value) for name, value in vars(module).items() if name not in _BARE}
-    kept = {name: value for name, value in kept.items() if value is not _UNKNOWN}
     if _package(type(module)) not in _LIBRARIES:
         return dict(sorted(kept.items()))
     arguments = inspect.signature(type(module).__init__).parameters
@@ -54,9 +52,11 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as numbers and text, of a tensor the hash of its bytes; `_UNKNOWN` if it is something else."""
+    """A setting as numbers and text, the same in every process; of a tensor the hash of its bytes."""
     if isinstance(value, bool | int | float | str | None):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, tuple | list | ListConfig | set | frozenset):
         parts = [_plain(part) for part in value]
         if isinstance(value, set | frozenset):
@@ -64,12 +64,13 @@ def _plain(value: Any) -> Any:
         return tuple(parts) if isinstance(value, tuple) else parts
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, Tensor | np.ndarray):
-        tensor = torch.as_tensor(value)
-        return f"{tensor.dtype} {list(tensor.shape)} {hashlib.sha256(_bytes(tensor)).hexdigest()}"
-    if isinstance(value, torch.dtype):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        return f"{value.dtype} {list(value.shape)} {hashlib.sha256(_bytes(value)).hexdigest()}"
+    if isinstance(value, torch.dtype | torch.device):
         return str(value)
-    return getattr(value, "__qualname__", _UNKNOWN)  # of a function or a class
+    return getattr(value, "__qualname__", type(value).__qualname__)  # a function's or a class's, else its kind's
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -49,7 +49,7 @@ class Job:
 
 
 def group_of(cfg: DictConfig) -> str:
-    """What jobs must have in common to be steered together, as text: networks, method, precision, steps, record.
+    """What jobs must have in common to be steered together, as text: networks, method, precision, steps, `max_rows`.
 
     All else differs from row to row: target (but for one that joins several, for which the networks have a logit
     more), edit, penalty, step size, seed, noise, number of images.
@@ -59,8 +59,8 @@ def group_of(cfg: DictConfig) -> str:
     regressors = [attributes.needs_regressor(section, cfg.target) for section in (cfg.classifier, cfg.judge) if section]
     joined = (cfg.target, cfg.edit) if "+" in str(cfg.target) else None
     random = any(cfg[role] and cfg[role].get("checkpoint") is None for role in NETWORKS)
-    steps = (cfg.num_steps, cfg.record_every, cfg.max_rows)
-    return json.dumps([shared, regressors, joined, steps, cfg.seed if random else None])
+    numbers = [cfg[key] for key in ("num_steps", "record_every", "max_rows")]
+    return json.dumps([shared, regressors, joined, numbers, cfg.seed if random else None])
 
 
 class Session:

@@ -102,15 +102,15 @@ class Sweep:
         Raises:
             ValueError: two jobs would have one folder.
         """
-        names: set[Path] = set()
+        taken: set[Path] = set()
         for job in self.jobs:
-            if job.folder in names:
+            if job.folder in taken:
                 sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
                 raise ValueError(
                     f"hydra.sweep.subdir={sweep['subdir']} gives two jobs the folder {job.folder.name}; "
                     "let it begin with ${hydra.job.num}_"
                 )
-            names.add(job.folder)
+            taken.add(job.folder)
 
     def _check_same(self) -> None:
         """
